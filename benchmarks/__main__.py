@@ -1,0 +1,34 @@
+"""`python -m benchmarks`: every comparison of this project, a subcommand each."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from importlib import import_module
+
+# Name of the module in this package, and what it does. A module is imported only when it is asked
+# for, has `add_arguments(parser)` and `main(args)`, and its docstring is its help.
+COMMANDS = {
+    "demo": "pretrain on LunarLander, probe, and compare with simple baselines (minutes)",
+    "readme": "fill the README's tables from the committed result files",
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a subcommand and return its exit status."""
+    parser = argparse.ArgumentParser("python -m benchmarks", description=__doc__)
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    argv = sys.argv[1:] if argv is None else argv
+    for name, summary in COMMANDS.items():
+        subparser = subparsers.add_parser(name, help=summary)
+        if name in argv[:1]:
+            module = import_module(f"benchmarks.{name}")
+            subparser.description = module.__doc__
+            subparser.formatter_class = argparse.RawDescriptionHelpFormatter
+            module.add_arguments(subparser)
+    args = parser.parse_args(argv)
+    return import_module(f"benchmarks.{args.command}").main(args) or 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

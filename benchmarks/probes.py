@@ -1,0 +1,154 @@
+"""Probes: what can be read out of an embedding, measured as the paper does.
+
+Seven MLPs are trained on the embedding of the labelled images. The one with the lowest loss on a
+fixed fifth of these images is selected, and only that one meets the test images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from sklearn.base import is_classifier
+from sklearn.metrics import accuracy_score
+from sklearn.model_selection import GridSearchCV, StratifiedShuffleSplit
+from sklearn.neural_network import MLPClassifier, MLPRegressor
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import StandardScaler
+
+HIDDEN_LAYERS = ((), (32,), (64,), (32, 32), (64, 32), (64, 64), (128, 128))
+VALIDATION_FRACTION = 0.2
+
+
+def _last_fifth(embedding, target):
+    """Hold out the end, unshuffled: neighbouring frames of a rollout belong on the same side."""
+    rows = np.arange(len(target))
+    cut = len(rows) - max(1, round(VALIDATION_FRACTION * len(rows)))
+    return [(rows[:cut], rows[cut:])]
+
+
+def _stratified_fifth(embedding, target):
+    """Hold out the same share of every class, so that the log loss sees all of them."""
+    splitter = StratifiedShuffleSplit(1, test_size=VALIDATION_FRACTION, random_state=0)
+    return list(splitter.split(embedding, target))
+
+
+class Task(NamedTuple):
+    """What a probe predicts: its model, the score that selects it, and the fixed split."""
+
+    model: type
+    scoring: str
+    split: Callable
+
+
+TASKS = {
+    "position": Task(MLPRegressor, "neg_mean_squared_error", _last_fifth),
+    "class": Task(MLPClassifier, "neg_log_loss", _stratified_fifth),
+}
+
+
+def select_probe(embedding, target, *, task, random_state=0, n_jobs=None) -> GridSearchCV:
+    """Train the seven probes and keep the one with the lowest validation loss.
+
+    Every probe standardises the embedding, trains for at most 500 epochs, and goes back to its
+    best epoch on an inner fifth of what it was given. The selected one is then fitted again on all
+    labelled images, an inner fifth still deciding the epoch, so the tested probe has learned
+    from 80 % of them, as in the paper.
+
+    Parameters
+    ----------
+    embedding : ndarray of shape (n, z)
+    target : ndarray of shape (n, 2) for positions, (n,) for classes
+    task : {"position", "class"}
+        Mean squared error or log loss, respectively.
+    random_state : int, default=0
+        Seeds the MLPs; the split into 80 % and 20 % is always the same.
+    n_jobs : int or None, default=None
+        Probes trained at the same time, as in scikit-learn.
+
+    Returns
+    -------
+    search : GridSearchCV
+        Fitted; `predict` is the selected probe's.
+
+    Raises
+    ------
+    ValueError
+        If `task` is unknown.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from benchmarks.probes import measure, select_probe
+    >>> embedding = np.random.default_rng(0).uniform(-1, 1, (200, 4))
+    >>> search = select_probe(embedding, embedding[:, :2], task="position")
+    >>> search.predict(embedding).shape
+    (200, 2)
+    """
+    if task not in TASKS:
+        raise ValueError(f"task must be one of {sorted(TASKS)}, got {task!r}.")
+    model, scoring, split = TASKS[task]
+    embedding, target = np.asarray(embedding), np.asarray(target)
+    mlp = model(
+        batch_size=min(512, len(embedding) // 2),
+        max_iter=500,
+        early_stopping=True,
+        validation_fraction=VALIDATION_FRACTION,
+        n_iter_no_change=20,
+        random_state=random_state,
+    )
+    search = GridSearchCV(
+        Pipeline([("scale", StandardScaler()), ("mlp", mlp)]),
+        {"mlp__hidden_layer_sizes": HIDDEN_LAYERS},
+        scoring=scoring,
+        cv=split(embedding, target),
+        n_jobs=n_jobs,
+        error_score="raise",
+    )
+    return search.fit(embedding, target)
+
+
+def validation_losses(search: GridSearchCV) -> dict[str, float]:
+    """Return the validation loss of each probe, keyed by its name."""
+    layers = search.cv_results_["param_mlp__hidden_layer_sizes"]
+    return {
+        layer_name(layer): -float(score)
+        for layer, score in zip(layers, search.cv_results_["mean_test_score"], strict=True)
+    }
+
+
+def layer_name(hidden_layers) -> str:
+    """Name a probe by its hidden layers.
+
+    >>> layer_name((64, 32)), layer_name(())
+    ('64-32', 'linear')
+    """
+    return "-".join(map(str, hidden_layers)) or "linear"
+
+
+def selected_probe(search: GridSearchCV) -> str:
+    """Return the name of the selected probe."""
+    return layer_name(search.best_params_["mlp__hidden_layer_sizes"])
+
+
+def measure(search: GridSearchCV, embedding, target) -> float:
+    """Test the selected probe.
+
+    Parameters
+    ----------
+    search : GridSearchCV
+        From `select_probe`.
+    embedding : ndarray of shape (n, z)
+    target : ndarray of shape (n, 2) or (n,)
+
+    Returns
+    -------
+    float
+        For positions the mean Euclidean distance, in the units of `target`; for classes the
+        accuracy, between 0 and 1.
+    """
+    predicted = search.predict(embedding)
+    if is_classifier(search):
+        return float(accuracy_score(target, predicted))
+    return float(np.linalg.norm(predicted - np.asarray(target), axis=1).mean())

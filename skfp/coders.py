@@ -1,0 +1,192 @@
+"""The four coders of the paper (section V, figures 3 and 4), for images of any size from 64 up."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import math
+
+import torch
+from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+
+class Encoder(nn.Module):
+    """A trunk and a linear head that maps its output to the embedding.
+
+    Parameters
+    ----------
+    trunk : nn.Module
+        Maps a batch of inputs to (batch, width).
+    width : int
+        Number of values that the trunk gives.
+    z : int
+        Size of the embedding.
+    """
+
+    def __init__(self, trunk: nn.Module, width: int, z: int) -> None:
+        super().__init__()
+        self.trunk = trunk
+        self.head = nn.Linear(width, z)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Map a batch of inputs to embeddings (batch, z)."""
+        return self.head(self.trunk(inputs))
+
+
+class ImageEncoder(Encoder):
+    """Four strided convolutions and a linear map (figure 3).
+
+    Parameters
+    ----------
+    size : tuple of int
+        Height and width of the images in pixels, at least 46 each.
+    z : int
+        Size of the embedding.
+
+    Examples
+    --------
+    >>> import torch
+    >>> encoder = ImageEncoder((64, 64), z=64)
+    >>> sum(p.numel() for p in encoder.parameters())
+    756704
+    >>> encoder(torch.zeros(2, 3, 64, 64)).shape
+    torch.Size([2, 64])
+    """
+
+    CHANNELS = (3, 32, 64, 128, 256)
+    KERNEL = 4
+
+    def __init__(self, size: tuple[int, int], z: int) -> None:
+        layers: list[nn.Module] = []
+        for n_in, n_out in itertools.pairwise(self.CHANNELS):
+            layers += [nn.Conv2d(n_in, n_out, self.KERNEL, stride=2)]
+            layers += [nn.BatchNorm2d(n_out), nn.ReLU(inplace=True)]
+        sides = [self._side_after(side) for side in size]
+        super().__init__(
+            nn.Sequential(*layers, nn.Flatten()), self.CHANNELS[-1] * math.prod(sides), z
+        )
+
+    def _side_after(self, side: int) -> int:
+        for _ in self.CHANNELS[1:]:
+            side = (side - self.KERNEL) // 2 + 1
+        return side
+
+
+class FeatureEncoder(Encoder):
+    """A perceptron with one hidden layer, from loss network features to the embedding.
+
+    Parameters
+    ----------
+    n_features : int
+        Number of features of one image.
+    z : int
+        Size of the embedding.
+    """
+
+    def __init__(self, n_features: int, z: int) -> None:
+        hidden = hidden_width(n_features)
+        trunk = nn.Sequential(nn.Linear(n_features, hidden), nn.ReLU(inplace=True))
+        super().__init__(trunk, hidden, z)
+
+
+class ImageDecoder(nn.Module):
+    """A linear map and four transposed convolutions, from the embedding to an image (figure 4).
+
+    The layers give sides of 64 + 16 k pixels; other sizes are cut out of the next larger one.
+
+    Parameters
+    ----------
+    z : int
+        Size of the embedding.
+    size : tuple of int
+        Height and width of the images in pixels.
+
+    Examples
+    --------
+    >>> import torch
+    >>> decoder = ImageDecoder(64, (64, 64))
+    >>> sum(p.numel() for p in decoder.parameters())
+    3626019
+    >>> decoder(torch.zeros(2, 64)).shape
+    torch.Size([2, 3, 64, 64])
+    """
+
+    WIDTH = 1024
+
+    def __init__(self, z: int, size: tuple[int, int]) -> None:
+        super().__init__()
+        self.size = size
+        self.grid = tuple(max(math.ceil((side - 64) / 16), 0) + 1 for side in size)
+        self.linear = nn.Linear(z, self.WIDTH * math.prod(self.grid))
+        layers: list[nn.Module] = []
+        for n_in, n_out, kernel in ((self.WIDTH, 128, 5), (128, 64, 5), (64, 32, 6)):
+            layers += [nn.ConvTranspose2d(n_in, n_out, kernel, stride=2)]
+            layers += [nn.BatchNorm2d(n_out), nn.ReLU(inplace=True)]
+        self.layers = nn.Sequential(*layers, nn.ConvTranspose2d(32, 3, 6, stride=2), nn.Sigmoid())
+
+    def forward(self, embedding: torch.Tensor) -> torch.Tensor:
+        """Map embeddings (batch, z) to images (batch, 3, height, width) in [0, 1]."""
+        grid = torch.relu(self.linear(embedding)).unflatten(1, (self.WIDTH, *self.grid))
+        grid = grid.contiguous(memory_format=torch.channels_last)
+        return self.layers(grid)[..., : self.size[0], : self.size[1]]
+
+
+class FeatureDecoder(nn.Sequential):
+    """A perceptron with one hidden layer, from the embedding to loss network features.
+
+    Parameters
+    ----------
+    z : int
+        Size of the embedding.
+    n_features : int
+        Number of features of one image; the hidden layer has ``min(n_features / 2, 2048)`` units.
+    n_outputs : int or None, default=None
+        Number of values to predict where that is not the number of features: the coefficients of
+        their principal components.
+
+    Examples
+    --------
+    >>> decoder = FeatureDecoder(64, 9408)
+    >>> sum(p.numel() for p in decoder.parameters())
+    19410112
+    """
+
+    def __init__(self, z: int, n_features: int, n_outputs: int | None = None) -> None:
+        hidden = hidden_width(n_features)
+        super().__init__(
+            nn.Linear(z, hidden),
+            nn.ReLU(inplace=True),
+            nn.Linear(hidden, n_features if n_outputs is None else n_outputs),
+        )
+
+
+def hidden_width(n_features: int) -> int:
+    """Width of the hidden layer of the feature coders."""
+    return max(min(n_features // 2, 2048), 1)
+
+
+def fold_batch_norm(module: nn.Module) -> nn.Module:
+    """Return an evaluation copy in which each BatchNorm is part of the convolution before it.
+
+    Parameters
+    ----------
+    module : nn.Module
+        Left as it is.
+
+    Returns
+    -------
+    folded : nn.Module
+        Gives the same output as ``module.eval()``, faster.
+    """
+    folded = copy.deepcopy(module).eval()
+    for sequence in [m for m in folded.modules() if isinstance(m, nn.Sequential)]:
+        layers: list[nn.Module] = []
+        for layer in sequence:
+            if isinstance(layer, nn.BatchNorm2d) and isinstance(layers[-1], nn.Conv2d):
+                layers[-1] = fuse_conv_bn_eval(layers[-1], layer)
+            else:
+                layers.append(layer)
+        if len(layers) < len(sequence):
+            sequence._modules = {str(i): layer for i, layer in enumerate(layers)}
+    return folded

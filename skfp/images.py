@@ -1,0 +1,337 @@
+"""Every accepted form of image input, and every refusal.
+
+An image collection stays in the array the user gave. `ImageFormat` says how one item of it is an
+image, and `Images` reads batches of it as ``(batch, channels, height, width)`` tensors: uint8 as
+it is, everything else float32 on the unit scale.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.utils import check_array, gen_batches
+
+MIN_SIDE = 16
+_CHUNK = 1024
+
+_LAYOUTS = (
+    "(n, height, width, channels), (n, channels, height, width), (n, height, width) or rows "
+    "(n, pixels) with image_shape, where channels is 1 (grey), 3 (RGB) or 4 (RGBA)"
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageFormat:
+    """How one item of a collection is an image: its axes, its size and its value range.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Shape of one item in the user's array; ``(pixels,)`` for flattened rows.
+    layout : {"hwc", "chw", "hw", "row"}
+        Meaning of the axes of ``image_shape``. "row" marks rows of unknown image shape, which
+        are laid out as one-channel images as square as possible.
+    image_shape : tuple of int
+        Shape of the image that an item holds, in the order that `layout` names.
+    low, high : float or None
+        The values that stand for 0 and 1; None for uint8, whose range is known.
+    """
+
+    shape: tuple[int, ...]
+    layout: str
+    image_shape: tuple[int, ...]
+    low: float | None = None
+    high: float | None = None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        if self.layout == "row":
+            side = math.ceil(math.sqrt(self.image_shape[0]))
+            return side, side
+        start = 1 if self.layout == "chw" else 0
+        return self.image_shape[start], self.image_shape[start + 1]
+
+    @property
+    def channels(self) -> int:
+        """Number of colour channels that are read: 1 or 3 (alpha is left out)."""
+        return min(self._stored_channels, 3)
+
+    @property
+    def _stored_channels(self) -> int:
+        return {"hwc": self.image_shape[-1], "chw": self.image_shape[0]}.get(self.layout, 1)
+
+    def to_batch(self, items: torch.Tensor) -> torch.Tensor:
+        """Turn items as the user stores them into ``(batch, channels, height, width)``."""
+        if self.layout == "row":
+            height, width = self.size
+            wrapped = torch.arange(height * width, device=items.device) % self.image_shape[0]
+            return items[:, wrapped].reshape(-1, 1, height, width)
+        items = items.reshape(-1, *self.image_shape)
+        if self.layout == "hw":
+            items = items[:, None]
+        elif self.layout == "hwc":
+            items = items.permute(0, 3, 1, 2)
+        return items[:, : self.channels]
+
+    def from_batch(self, batch: torch.Tensor) -> np.ndarray:
+        """Turn unit-scale RGB ``(batch, 3, height, width)`` into items as the user stores them."""
+        if self.channels == 1:
+            batch = batch.mean(dim=1, keepdim=True)
+        elif self._stored_channels == 4:
+            batch = torch.cat([batch, torch.ones_like(batch[:, :1])], dim=1)
+        if self.layout == "row":
+            items = batch.flatten(1)[:, : self.image_shape[0]]
+        elif self.layout == "hw":
+            items = batch[:, 0]
+        else:
+            items = batch.permute(0, 2, 3, 1) if self.layout == "hwc" else batch
+        array = items.reshape(len(items), *self.shape).cpu().numpy()
+        if self.low is None or self.high is None:
+            return np.rint(array * 255).astype(np.uint8)
+        return (array * (self.high - self.low) + self.low).astype(np.float32)
+
+
+class Images:
+    """A collection of images, read batch by batch from the array that holds it.
+
+    Parameters
+    ----------
+    array : ndarray or Tensor of shape (n_images, *format.shape)
+        The collection in the user's own layout; it is never copied as a whole.
+    format : ImageFormat
+        How an item of `array` is an image.
+    """
+
+    def __init__(self, array: Any, format: ImageFormat) -> None:
+        self.array = array
+        self.format = format
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the collection takes."""
+        return int(self.array.nbytes)
+
+    def read(self, indices: Sequence[int] | np.ndarray | slice) -> torch.Tensor:
+        """Read some images as uint8, or as float32 on the unit scale.
+
+        Parameters
+        ----------
+        indices : sequence of int or slice
+            Which images.
+
+        Returns
+        -------
+        batch : Tensor of shape (n_indices, channels, height, width)
+        """
+        items = self.array[indices]
+        if isinstance(items, np.ndarray):
+            items = torch.from_numpy(self._to_unit_scale(items))
+        return self.format.to_batch(items)
+
+    def _to_unit_scale(self, items: np.ndarray) -> np.ndarray:
+        low, high = self.format.low, self.format.high
+        if low is None or high is None:
+            return np.ascontiguousarray(items) if not items.flags.writeable else items
+        if (low, high) == (0.0, 1.0):
+            scaled = items / np.float32(255) if items.dtype == np.uint8 else items
+        else:
+            # In double precision: the user's range may lie outside float32's.
+            scaled = (items.astype(np.float64) - low) / ((high - low) or 1.0)
+        return np.ascontiguousarray(scaled, dtype=np.float32)
+
+    def to(self, device: torch.device) -> Images:
+        """Hold the whole collection on a device, still in its own layout."""
+        items = self.array
+        if isinstance(items, np.ndarray):
+            items = torch.from_numpy(self._to_unit_scale(items))
+        return Images(items.to(device), self.format)
+
+
+def check_images(X: Any, image_shape: tuple[int, ...] | None = None) -> Images:
+    """Check images to fit on, and learn their format.
+
+    Parameters
+    ----------
+    X : array-like
+        Images in one of the accepted layouts.
+    image_shape : tuple of int or None
+        Shape of an image where X holds flattened rows.
+
+    Returns
+    -------
+    images : Images
+
+    Raises
+    ------
+    ValueError
+        If X is empty, not finite, or its items are not images of at least 16 by 16 pixels.
+    TypeError
+        If X is sparse or holds objects that are no numbers.
+    """
+    array = _as_array(X)
+    if array.ndim == 2:
+        layout, image_shape = _layout_of_rows(array.shape[1], image_shape)
+    else:
+        shape = tuple(array.shape[1:])
+        if image_shape is not None and tuple(image_shape) != shape:
+            raise ValueError(
+                f"X holds images of shape {shape}, but image_shape is {tuple(image_shape)}. "
+                "Leave image_shape out for images that are not flattened."
+            )
+        layout, image_shape = _layout_of_images(shape), shape
+    low, high = _value_range(array)
+    return Images(array, ImageFormat(tuple(array.shape[1:]), layout, image_shape, low, high))
+
+
+def check_images_like(X: Any, format: ImageFormat) -> Images:
+    """Check images against the format that fit has seen.
+
+    Parameters
+    ----------
+    X : array-like
+        Images of the size and channels of `format`, in its layout or flattened.
+    format : ImageFormat
+        The format learned by `check_images`.
+
+    Returns
+    -------
+    images : Images
+
+    Raises
+    ------
+    ValueError
+        If the images are of another size, channel count or value range than in fit.
+    """
+    array = _as_array(X)
+    shape = tuple(array.shape[1:])
+    if shape != format.shape:
+        other = ImageFormat(shape, "row", shape)
+        if len(shape) > 1:
+            other = dataclasses.replace(other, layout=_layout_of_images(shape), image_shape=shape)
+        same_image = (
+            other.layout != "row"
+            and format.layout != "row"
+            and (other.size, other._stored_channels) == (format.size, format._stored_channels)
+        )
+        flattened = len(shape) == 1 and shape[0] == math.prod(format.shape)
+        if not (same_image or flattened):
+            raise ValueError(
+                f"X holds images of shape {shape}, but fit has seen images of shape "
+                f"{format.shape}. Resize or convert them to what fit has seen, or fit again."
+            )
+        if flattened:
+            format = dataclasses.replace(format, shape=shape)
+        else:
+            format = dataclasses.replace(
+                format, shape=shape, layout=other.layout, image_shape=shape
+            )
+    if array.dtype != np.uint8:
+        low, high = _value_range(array)
+        if format.low is None:
+            if (low, high) != (0.0, 1.0):
+                raise ValueError(
+                    f"The encoder was fitted on uint8 images, and X holds {array.dtype} values "
+                    "outside [0, 1]. Pass uint8 values, or floats divided by 255."
+                )
+            format = dataclasses.replace(format, low=0.0, high=1.0)
+    elif format.low == 0.0 and format.high == 1.0:
+        format = dataclasses.replace(format, low=None, high=None)
+    return Images(array, format)
+
+
+def _as_array(X: Any) -> np.ndarray:
+    if isinstance(X, torch.Tensor):
+        X = X.detach().cpu().numpy()
+    if isinstance(X, np.ndarray) and X.dtype.kind in "USV":
+        raise ValueError(
+            f"X holds values of type {X.dtype}, not numbers. Expected images: {_LAYOUTS}."
+        )
+    shape = getattr(X, "shape", None)
+    if shape is not None and len(shape) > 4:
+        raise ValueError(f"X has {len(shape)} dimensions. Expected images: {_LAYOUTS}.")
+    array = check_array(X, allow_nd=True, dtype="numeric", ensure_all_finite=False)
+    if array.dtype.kind == "b":
+        array = array.astype(np.uint8) * np.uint8(255)
+    if array.dtype == np.float16:
+        array = array.astype(np.float32)
+    if not array.dtype.isnative:
+        array = array.astype(array.dtype.newbyteorder("="))
+    if array.ndim > 4:
+        raise ValueError(f"X has {array.ndim} dimensions. Expected images: {_LAYOUTS}.")
+    return array
+
+
+def _layout_of_images(shape: tuple[int, ...]) -> str:
+    if len(shape) == 2:
+        layout, sides = "hw", shape
+    elif shape[-1] in (1, 3, 4) and shape[0] >= MIN_SIDE:
+        layout, sides = "hwc", shape[:2]
+    elif shape[0] in (1, 3, 4):
+        layout, sides = "chw", shape[1:]
+    elif shape[-1] in (1, 3, 4):
+        layout, sides = "hwc", shape[:2]
+    else:
+        channels = shape[0] if shape[0] < MIN_SIDE else shape[-1]
+        raise ValueError(
+            f"X holds images of shape {shape}, which looks like {channels} channels. Expected "
+            f"{_LAYOUTS}."
+        )
+    if min(sides) < MIN_SIDE:
+        raise ValueError(
+            f"X holds images of shape {shape}, that is {sides[0]} by {sides[1]} pixels. Expected "
+            f"at least {MIN_SIDE} by {MIN_SIDE}; enlarge them first. (A single image is passed "
+            "as X[None].)"
+        )
+    return layout
+
+
+def _layout_of_rows(
+    n_pixels: int, image_shape: tuple[int, ...] | None
+) -> tuple[str, tuple[int, ...]]:
+    if image_shape is None:
+        return "row", (n_pixels,)
+    shape = tuple(int(side) for side in image_shape)
+    if len(shape) not in (2, 3):
+        raise ValueError(
+            f"image_shape is {shape}. Expected (height, width), (height, width, channels) or "
+            "(channels, height, width)."
+        )
+    if math.prod(shape) != n_pixels:
+        raise ValueError(
+            f"X has rows of {n_pixels} values, but image_shape {shape} needs {math.prod(shape)}. "
+            "Pass the image_shape that the rows were flattened from."
+        )
+    return _layout_of_images(shape), shape
+
+
+def _value_range(array: np.ndarray) -> tuple[float | None, float | None]:
+    """The values that stand for 0 and 1, found in one pass that also refuses NaN and inf."""
+    if array.dtype == np.uint8:
+        return None, None
+    low, high = math.inf, -math.inf
+    for rows in gen_batches(len(array), _CHUNK):
+        # min and max propagate NaN, so one pass over a chunk serves both purposes.
+        chunk_low, chunk_high = float(array[rows].min()), float(array[rows].max())
+        if not (math.isfinite(chunk_low) and math.isfinite(chunk_high)):
+            raise ValueError(
+                "Input X contains NaN or infinity. Images must be finite: repair or leave out "
+                f"the damaged ones (the first is among images {rows.start} to {rows.stop - 1})."
+            )
+        low, high = min(low, chunk_low), max(high, chunk_high)
+    if low >= 0.0 and high <= 1.0:
+        return 0.0, 1.0
+    if not math.isfinite(high - low):
+        raise ValueError(
+            f"X spans the values {low} to {high}, more than double precision can scale. "
+            "Scale the images to [0, 1] first."
+        )
+    return low, high

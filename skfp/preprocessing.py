@@ -1,0 +1,46 @@
+"""From stored pixels to what the networks see: RGB on the unit scale, at least 64 by 64."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+MIN_CANVAS = 64
+
+
+class Canvas(nn.Module):
+    """Lay images on the canvas that encoders and loss networks see.
+
+    uint8 is divided by 255, grey is repeated to three channels, and images smaller than 64 pixels
+    are tiled, as the paper's authors do with the 32 by 32 digits of SVHN.
+
+    Parameters
+    ----------
+    size : tuple of int
+        Height and width of the images in pixels.
+
+    Attributes
+    ----------
+    canvas_size : tuple of int
+        Height and width of the canvas, each at least 64.
+    """
+
+    def __init__(self, size: tuple[int, int]) -> None:
+        super().__init__()
+        self.size = size
+        self.canvas_size = (max(size[0], MIN_CANVAS), max(size[1], MIN_CANVAS))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Map (b, 1 or 3, height, width) to float32 (b, 3, canvas height, canvas width)."""
+        if self.canvas_size != self.size:
+            height, width = self.canvas_size
+            times = (-(-height // self.size[0]), -(-width // self.size[1]))
+            images = images.repeat(1, 1, *times)[..., :height, :width]
+        if images.dtype == torch.uint8:
+            images = images.to(torch.float32).div_(255)
+        images = images.expand(-1, 3, -1, -1)
+        return images.contiguous(memory_format=torch.channels_last)
+
+    def crop(self, canvas: torch.Tensor) -> torch.Tensor:
+        """Cut the images back out of canvases."""
+        return canvas[..., : self.size[0], : self.size[1]]

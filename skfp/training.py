@@ -1,0 +1,236 @@
+"""Training of a coder pair: skorch's NeuralNet over batches that are fetched whole."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from skorch import NeuralNet
+from skorch.callbacks import EarlyStopping, LRScheduler
+from skorch.helper import predefined_split
+from torch import nn
+from torch.utils.data import Dataset
+
+from skfp.losses import variational_term
+from skfp.progress import EpochBar, EpochLines
+
+
+class Decoded(NamedTuple):
+    """What a coder pair makes of a batch."""
+
+    decoded: torch.Tensor
+    mean: torch.Tensor
+    log_variance: torch.Tensor | None
+
+
+class Autoencoder(nn.Module):
+    """An encoder and a decoder, with a distribution between them where it is variational.
+
+    Parameters
+    ----------
+    prepare : nn.Module
+        Turns a stored batch into the encoder's input.
+    encoder : Encoder
+    decoder : nn.Module
+    variational : bool
+        Whether embeddings are drawn from a normal distribution in training.
+    """
+
+    def __init__(
+        self, prepare: nn.Module, encoder: nn.Module, decoder: nn.Module, variational: bool
+    ) -> None:
+        super().__init__()
+        self.prepare = prepare
+        self.encoder = encoder
+        self.decoder = decoder
+        self.variance_head = (
+            nn.Linear(encoder.head.in_features, encoder.head.out_features) if variational else None
+        )
+
+    def forward(self, inputs: torch.Tensor) -> Decoded:
+        """Encode and decode a stored batch."""
+        code = self.encoder.trunk(self.prepare(inputs))
+        mean = self.encoder.head(code)
+        if self.variance_head is None:
+            return Decoded(self.decoder(mean), mean, None)
+        log_variance = self.variance_head(code)
+        embedding = mean
+        if self.training:
+            embedding = mean + torch.randn_like(mean) * (log_variance / 2).exp()
+        return Decoded(self.decoder(embedding), mean, log_variance)
+
+
+class TrainingSet(Dataset):
+    """Pairs of inputs and targets, read a batch at a time.
+
+    Parameters
+    ----------
+    inputs, targets : Images or Features
+        What the encoder takes and what the loss compares with, image by image.
+    rows : ndarray of int
+        The images that belong to this set.
+    """
+
+    def __init__(self, inputs: Any, targets: Any, rows: np.ndarray) -> None:
+        self.inputs = inputs
+        self.targets = targets
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitems__(self, indices: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
+        rows = self.rows[np.asarray(indices)]
+        inputs = self.inputs.read(rows)
+        return inputs, inputs if self.targets is self.inputs else self.targets.read(rows)
+
+    def to(self, device: torch.device) -> TrainingSet:
+        """Hold inputs and targets on a device, if that is a GPU with memory to spare."""
+        needed = self.inputs.nbytes + self.targets.nbytes
+        if device.type != "cuda" or needed > torch.cuda.mem_get_info(device)[0] // 2:
+            return self
+        inputs = self.inputs.to(device)
+        targets = inputs if self.targets is self.inputs else self.targets.to(device)
+        return TrainingSet(inputs, targets, self.rows)
+
+
+class CoderNet(NeuralNet):
+    """skorch's NeuralNet for coder pairs: variational term, mixed precision, losses summed on the device.
+
+    Parameters
+    ----------
+    gamma : float
+        Weight of the variational term.
+    autocast : bool
+        Whether forward passes and losses run in bfloat16 where torch deems it safe.
+    """
+
+    def __init__(self, *args: Any, gamma: float = 0.0, autocast: bool = False, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.gamma = gamma
+        self.autocast = autocast
+
+    def infer(self, x: torch.Tensor, **fit_params: Any) -> Decoded:
+        """Encode and decode a batch."""
+        with self._precision():
+            return super().infer(x, **fit_params)
+
+    def get_loss(self, y_pred: Decoded, y_true: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """Loss of a batch, with the variational term where there is one."""
+        with self._precision():
+            loss = super().get_loss(y_pred.decoded.float(), y_true, *args, **kwargs)
+        if y_pred.log_variance is not None:
+            loss = loss + self.gamma * variational_term(y_pred.mean, y_pred.log_variance)
+        return loss
+
+    def _precision(self) -> torch.autocast:
+        device_type = torch.device(self.device).type
+        return torch.autocast(device_type, dtype=torch.bfloat16, enabled=self.autocast)
+
+    def run_single_epoch(
+        self, iterator: Any, training: bool, prefix: str, step_fn: Any, **fit_params: Any
+    ) -> None:
+        """Run one epoch, adding up the losses on the device: reading each would make it wait."""
+        total: Any = 0.0
+        n_images = 0
+        for batch in iterator:
+            self.notify("on_batch_begin", batch=batch, training=training)
+            step = step_fn(batch, **fit_params)
+            total = total + step["loss"].detach() * len(batch[0])
+            n_images += len(batch[0])
+            self.notify("on_batch_end", batch=batch, training=training, **step)
+        loss = float(total) / n_images
+        name = f"{prefix}_loss"
+        best = min((row[name] for row in self.history[:-1]), default=float("inf"))
+        self.history.record(name, loss)
+        self.history.record(f"{name}_best", loss < best)
+
+
+def fit_coders(
+    autoencoder: Autoencoder,
+    loss: nn.Module,
+    train: TrainingSet,
+    valid: TrainingSet,
+    *,
+    max_epochs: int,
+    batch_size: int,
+    lr: float,
+    lr_schedule: str | None,
+    patience: int,
+    gamma: float,
+    device: torch.device,
+    autocast: bool,
+    seed: int,
+    verbose: int,
+    callbacks: Sequence[Any],
+) -> NeuralNet:
+    """Train a coder pair and leave it at its best epoch.
+
+    Parameters
+    ----------
+    autoencoder : Autoencoder
+        Trained in place.
+    loss : nn.Module
+        Compares a decoded batch with a batch of targets.
+    train, valid : TrainingSet
+        Batches to learn from, and to judge epochs by.
+    max_epochs, batch_size, lr, lr_schedule, patience, gamma, verbose, callbacks
+        As in the estimators.
+    device : torch.device
+        Where to train.
+    autocast : bool
+        Whether to train in mixed bfloat16 precision.
+    seed : int
+        Seed of the order of batches.
+
+    Returns
+    -------
+    net : NeuralNet
+        skorch's net after training, with its history.
+    """
+    steps = []
+    if lr_schedule == "one-cycle":
+        n_batches = -(-len(train) // batch_size)
+        steps.append(
+            LRScheduler(
+                torch.optim.lr_scheduler.OneCycleLR,
+                max_lr=lr,
+                total_steps=n_batches * max_epochs + 1,
+                step_every="batch",
+                event_name=None,
+            )
+        )
+    steps.append(EarlyStopping(patience=patience, threshold=0, load_best=True))
+    if verbose:
+        steps.append((EpochLines if verbose == 1 else EpochBar)(len(train), max_epochs))
+    net = CoderNet(
+        autoencoder.to(device, memory_format=torch.channels_last),
+        criterion=loss,
+        gamma=gamma,
+        autocast=autocast,
+        optimizer=torch.optim.Adam,
+        optimizer__lr=lr,
+        optimizer__fused=device.type in ("cpu", "cuda"),
+        max_epochs=max_epochs,
+        batch_size=batch_size,
+        iterator_train__shuffle=True,
+        iterator_train__generator=torch.Generator().manual_seed(seed),
+        iterator_train__collate_fn=_whole_batch,
+        iterator_valid__collate_fn=_whole_batch,
+        train_split=predefined_split(valid.to(device)),
+        callbacks=[*steps, *callbacks],
+        # Our own run_single_epoch records the losses, and EpochLines prints them.
+        callbacks__train_loss=None,
+        callbacks__valid_loss=None,
+        callbacks__print_log=None,
+        device=device,
+        verbose=0,
+    )
+    return net.fit(train.to(device), y=None)
+
+
+def _whole_batch(batch: Any) -> Any:
+    """Take what `TrainingSet.__getitems__` gives as the batch it already is."""
+    return batch
