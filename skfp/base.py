@@ -7,7 +7,7 @@ import os
 from abc import ABCMeta, abstractmethod
 from collections.abc import Sequence
 from numbers import Integral, Real
-from typing import Any, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -19,26 +19,26 @@ from sklearn.base import (
 )
 from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state, gen_batches
-from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import nn
 
-from skfp.coders import FeatureEncoder, ImageEncoder, fold_batch_norm
+from skfp.cache import Cache
+from skfp.coders import Encoder, FeatureEncoder, ImageEncoder, fold_batch_norm
 from skfp.images import Images, check_images, check_images_like
 from skfp.loss_network import LossNetwork, load_loss_network
-from skfp.preprocessing import Canvas
-from skfp.targets import Features, compute
+from skfp.preprocessing import Canvas, OnDevice
+from skfp.targets import Components, View, compute
 from skfp.training import Autoencoder, TrainingSet, fit_coders
 
 
 class Objective(NamedTuple):
-    """What an encoder is trained for."""
+    """What a coder pair is trained for."""
 
     decoder: nn.Module
     loss: nn.Module
     # From features to targets; None where the images themselves are the targets.
     target: nn.Module | None
-    n_targets: int
 
 
 class BaseImageEncoder(
@@ -50,7 +50,7 @@ class BaseImageEncoder(
     everything else is here.
     """
 
-    _parameter_constraints: dict = {
+    _parameter_constraints: ClassVar[dict[str, list]] = {
         "z": [Interval(Integral, 1, None, closed="left")],
         "encoder": [StrOptions({"image", "features"})],
         "loss_network": [str, os.PathLike, nn.Module],
@@ -62,6 +62,7 @@ class BaseImageEncoder(
         "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
         "patience": [Interval(Integral, 1, None, closed="left")],
         "gamma": [Interval(Real, 0, None, closed="left")],
+        "memory": [str, os.PathLike, HasMethods("cache"), None],
         "precision": [StrOptions({"auto", "float32", "bfloat16"})],
         "device": [str, torch.device],
         "random_state": ["random_state"],
@@ -84,6 +85,7 @@ class BaseImageEncoder(
         validation_fraction: float = 0.2,
         patience: int = 10,
         gamma: float = 0.0,
+        memory: Any = None,
         precision: str = "auto",
         device: str | torch.device = "auto",
         random_state: Any = None,
@@ -101,6 +103,7 @@ class BaseImageEncoder(
         self.validation_fraction = validation_fraction
         self.patience = patience
         self.gamma = gamma
+        self.memory = memory
         self.precision = precision
         self.device = device
         self.random_state = random_state
@@ -108,21 +111,13 @@ class BaseImageEncoder(
         self.callbacks = callbacks
 
     @abstractmethod
-    def _make_objective(
-        self, source: Images | Features, see: nn.Module, n_features: int, seed: int
-    ) -> Objective:
-        """Say what the decoder predicts of the images and how it is judged.
+    def _make_objective(self, view: View) -> Objective:
+        """Say what the decoder predicts of the images, and how it is judged.
 
         Parameters
         ----------
-        source : Images or Features
-            What the training images are read from.
-        see : nn.Module
-            Maps a batch of `source` to features.
-        n_features : int
-            Number of features of one image; 0 where no loss network is needed.
-        seed : int
-            Seed of random choices.
+        view : View
+            What the loss network sees in the training images.
         """
 
     @_fit_context(prefer_skip_nested_validation=True)
@@ -156,56 +151,25 @@ class BaseImageEncoder(
         valid_images = None if X_val is None else self._check_images(X_val, reset=False)
         self._check_n_samples(len(images), valid_images is not None)
         device = _choose_device(self.device)
-        random = check_random_state(self.random_state)
-        seed = int(random.randint(np.iinfo(np.int32).max))
-
+        seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            canvas = Canvas(self._format.size)
             self.loss_network_ = self._load_loss_network()
-            n_features = 0
-            see: nn.Module = canvas
-            if self.loss_network_ is not None:
-                see = nn.Sequential(canvas, self.loss_network_).to(device)
-                n_features = self.loss_network_.n_features(canvas.canvas_size)
-
-            encoder: nn.Module
-            if self.encoder == "features":
-                encoder = FeatureEncoder(n_features, self.z)
-                inputs, valid_inputs = (
-                    None if part is None else compute(part, _OnDevice(see, device), n_features)
-                    for part in (images, valid_images)
-                )
-                prepare: nn.Module = nn.Identity()
-                see = nn.Identity()
-            else:
-                encoder = ImageEncoder(canvas.canvas_size, self.z)
-                inputs, valid_inputs, prepare = images, valid_images, canvas
-
-            see = _OnDevice(see, device)
-            objective = self._make_objective(inputs, see, n_features, seed)
+            view = self._view(images, device)
+            encoder = self._make_encoder(view.n_features)
+            objective = self._make_objective(view)
             self._target = objective.target
+            prepare = nn.Identity() if self.encoder == "features" else self._canvas
             autoencoder = Autoencoder(prepare, encoder, objective.decoder, self.gamma > 0)
-
-            def training_set(images, inputs, rows):
-                if objective.target is None:
-                    return TrainingSet(inputs, images, rows)
-                if isinstance(inputs, Features) and isinstance(objective.target, nn.Identity):
-                    return TrainingSet(inputs, inputs, rows)
-                project = nn.Sequential(see, objective.target.to(device))
-                return TrainingSet(inputs, compute(inputs, project, objective.n_targets), rows)
-
-            rows = np.arange(len(images))
             if valid_images is None:
                 train_rows, valid_rows = train_test_split(
-                    rows, test_size=self.validation_fraction, random_state=seed
+                    np.arange(len(images)), test_size=self.validation_fraction, random_state=seed
                 )
-                train = training_set(images, inputs, train_rows)
+                train = self._training_set(images, view, train_rows)
                 valid = TrainingSet(train.inputs, train.targets, valid_rows)
             else:
-                train = training_set(images, inputs, rows)
-                valid = training_set(valid_images, valid_inputs, np.arange(len(valid_images)))
-
+                train = self._training_set(images, view)
+                valid = self._training_set(valid_images, self._view(valid_images, device))
             net = fit_coders(
                 autoencoder,
                 objective.loss,
@@ -269,9 +233,11 @@ class BaseImageEncoder(
         check_is_fitted(self)
         images = self._check_images(X, reset=False)
         device = _choose_device(self.device)
-        embed = nn.Sequential(self._to_inputs(), fold_batch_norm(self.encoder_))
-        embed = embed.to(device, memory_format=torch.channels_last)
-        return compute(images, _OnDevice(embed, device), self.z, in_memory=True).array
+        prepare: nn.Module = self._canvas
+        if self.encoder == "features":
+            prepare = nn.Sequential(prepare, self.loss_network_)
+        embed = nn.Sequential(prepare, fold_batch_norm(self.encoder_))
+        return compute(images, OnDevice(embed, device), self._n_features_out, in_memory=True)
 
     def score(self, X: Any, y: Any = None) -> float:
         """Negative loss on images, so that larger is better.
@@ -296,7 +262,7 @@ class BaseImageEncoder(
         """
         check_is_fitted(self)
         images = self._check_images(X, reset=False)
-        canvas = Canvas(self._format.size)
+        canvas = self._canvas
         total = 0.0
         with torch.inference_mode():
             for rows in gen_batches(len(images), self.batch_size):
@@ -314,15 +280,45 @@ class BaseImageEncoder(
     def _n_features_out(self) -> int:
         return self.encoder_.head.out_features
 
+    @property
+    def _canvas(self) -> Canvas:
+        return Canvas(self._format.size)
+
     def _load_loss_network(self) -> LossNetwork | None:
         return load_loss_network(self.loss_network)
 
-    def _to_inputs(self) -> nn.Module:
-        """The fitted map from stored images to what the encoder takes."""
-        canvas = Canvas(self._format.size)
+    def _view(self, images: Images, device: torch.device) -> View:
+        """What the loss network sees in images, or what it saw where the encoder takes that."""
+        if self.loss_network_ is None:
+            return View(images, self._canvas, 0, Cache(None))
+        key = (
+            () if self.memory is None else (images.fingerprint(), self.loss_network_.fingerprint())
+        )
+        view = View(
+            images,
+            OnDevice(nn.Sequential(self._canvas, self.loss_network_), device),
+            self.loss_network_.n_features(self._canvas.canvas_size),
+            Cache(self.memory, *key),
+        )
         if self.encoder == "features":
-            return nn.Sequential(canvas, self.loss_network_)
-        return canvas
+            return View(view.features(), nn.Identity(), view.n_features, view.cache)
+        return view
+
+    def _make_encoder(self, n_features: int) -> Encoder:
+        if self.encoder == "features":
+            return FeatureEncoder(n_features, self.z)
+        return ImageEncoder(self._canvas.canvas_size, self.z)
+
+    def _training_set(
+        self, images: Images, view: View, rows: np.ndarray | None = None
+    ) -> TrainingSet:
+        rows = np.arange(len(images)) if rows is None else rows
+        if self._target is None:
+            return TrainingSet(view.source, images, rows)
+        if isinstance(self._target, Components):
+            return TrainingSet(view.source, view.coefficients(self._target), rows)
+        targets = view.source if self.encoder == "features" else view.features()
+        return TrainingSet(view.source, targets, rows)
 
     def _check_images(self, X: Any, *, reset: bool) -> Images:
         if not reset:
@@ -354,18 +350,6 @@ class BaseImageEncoder(
         tags.input_tags.three_d_array = True
         tags.transformer_tags.preserves_dtype = []
         return tags
-
-
-class _OnDevice(nn.Module):
-    """Moves a batch to a device before a module sees it."""
-
-    def __init__(self, module: nn.Module, device: torch.device) -> None:
-        super().__init__()
-        self.module = module.to(device)
-        self.device = device
-
-    def forward(self, batch: torch.Tensor) -> torch.Tensor:
-        return self.module(batch.to(self.device, non_blocking=True))
 
 
 def _choose_device(device: str | torch.device) -> torch.device:

@@ -189,4 +189,4 @@ def fold_batch_norm(module: nn.Module) -> nn.Module:
                 layers.append(layer)
         if len(layers) < len(sequence):
             sequence._modules = {str(i): layer for i, layer in enumerate(layers)}
-    return folded
+    return folded.to(memory_format=torch.channels_last)

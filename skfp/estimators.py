@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from numbers import Integral
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -15,7 +15,6 @@ from torch import nn
 
 from skfp.base import BaseImageEncoder, Objective
 from skfp.coders import FeatureDecoder, ImageDecoder
-from skfp.images import Images
 from skfp.loss_network import LossNetwork
 from skfp.losses import (
     ComponentPredictionLoss,
@@ -23,12 +22,11 @@ from skfp.losses import (
     PerceptualLoss,
     PixelLoss,
 )
-from skfp.preprocessing import Canvas
-from skfp.targets import Features, fit_components
+from skfp.targets import View
 
 
 class FeaturePredictionEncoder(BaseImageEncoder):
-    _parameter_constraints = {
+    _parameter_constraints: ClassVar[dict[str, list]] = {
         **BaseImageEncoder._parameter_constraints,
         "target_components": [
             Interval(Integral, 1, None, closed="left"),
@@ -52,6 +50,7 @@ class FeaturePredictionEncoder(BaseImageEncoder):
         validation_fraction: float = 0.2,
         patience: int = 10,
         gamma: float = 0.0,
+        memory: Any = None,
         precision: str = "auto",
         device: str | torch.device = "auto",
         random_state: Any = None,
@@ -70,6 +69,7 @@ class FeaturePredictionEncoder(BaseImageEncoder):
             validation_fraction=validation_fraction,
             patience=patience,
             gamma=gamma,
+            memory=memory,
             precision=precision,
             device=device,
             random_state=random_state,
@@ -78,16 +78,13 @@ class FeaturePredictionEncoder(BaseImageEncoder):
         )
         self.target_components = target_components
 
-    def _make_objective(
-        self, source: Images | Features, see: nn.Module, n_features: int, seed: int
-    ) -> Objective:
+    def _make_objective(self, view: View) -> Objective:
         if self.target_components is None:
-            decoder = FeatureDecoder(self.z, n_features)
-            return Objective(decoder, FeaturePredictionLoss(), nn.Identity(), n_features)
-        components = fit_components(source, see, self.target_components, seed)
-        decoder = FeatureDecoder(self.z, n_features, len(components.basis))
-        loss = ComponentPredictionLoss(n_features)
-        return Objective(decoder, loss, components, len(components.basis) + 1)
+            decoder = FeatureDecoder(self.z, view.n_features)
+            return Objective(decoder, FeaturePredictionLoss(), nn.Identity())
+        components = view.components(self.target_components)
+        decoder = FeatureDecoder(self.z, view.n_features, len(components.basis))
+        return Objective(decoder, ComponentPredictionLoss(view.n_features), components)
 
 
 class _ImageAutoencoder(BaseImageEncoder):
@@ -107,6 +104,7 @@ class _ImageAutoencoder(BaseImageEncoder):
         validation_fraction: float = 0.2,
         patience: int = 10,
         gamma: float = 0.0,
+        memory: Any = None,
         precision: str = "auto",
         device: str | torch.device = "auto",
         random_state: Any = None,
@@ -125,6 +123,7 @@ class _ImageAutoencoder(BaseImageEncoder):
             validation_fraction=validation_fraction,
             patience=patience,
             gamma=gamma,
+            memory=memory,
             precision=precision,
             device=device,
             random_state=random_state,
@@ -160,29 +159,24 @@ class _ImageAutoencoder(BaseImageEncoder):
                 f"X has {embedding.shape[1]} columns, but embeddings have z="
                 f"{self._n_features_out}. Pass what transform returned."
             )
-        canvas = Canvas(self._format.size)
         images = []
         with torch.inference_mode():
             for rows in gen_batches(len(embedding), self.batch_size):
-                decoded = canvas.crop(self.decoder_(torch.from_numpy(embedding[rows])))
+                decoded = self._canvas.crop(self.decoder_(torch.from_numpy(embedding[rows])))
                 images.append(self._format.from_batch(decoded))
         return np.concatenate(images)
 
 
 class PerceptualAutoencoder(_ImageAutoencoder):
-    def _make_objective(
-        self, source: Images | Features, see: nn.Module, n_features: int, seed: int
-    ) -> Objective:
-        decoder = ImageDecoder(self.z, Canvas(self._format.size).canvas_size)
-        return Objective(decoder, PerceptualLoss(self.loss_network_), nn.Identity(), n_features)
+    def _make_objective(self, view: View) -> Objective:
+        decoder = ImageDecoder(self.z, self._canvas.canvas_size)
+        return Objective(decoder, PerceptualLoss(self.loss_network_), nn.Identity())
 
 
 class PixelAutoencoder(_ImageAutoencoder):
     def _load_loss_network(self) -> LossNetwork | None:
         return super()._load_loss_network() if self.encoder == "features" else None
 
-    def _make_objective(
-        self, source: Images | Features, see: nn.Module, n_features: int, seed: int
-    ) -> Objective:
-        canvas = Canvas(self._format.size)
-        return Objective(ImageDecoder(self.z, canvas.canvas_size), PixelLoss(canvas), None, 0)
+    def _make_objective(self, view: View) -> Objective:
+        decoder = ImageDecoder(self.z, self._canvas.canvas_size)
+        return Objective(decoder, PixelLoss(self._canvas), None)

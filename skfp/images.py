@@ -16,6 +16,8 @@ import numpy as np
 import torch
 from sklearn.utils import check_array, gen_batches
 
+from skfp.cache import fingerprint
+
 MIN_SIDE = 16
 _CHUNK = 1024
 
@@ -119,6 +121,11 @@ class Images:
     def nbytes(self) -> int:
         """Bytes that the collection takes."""
         return int(self.array.nbytes)
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the images and of how they are read."""
+        items = self.array.cpu().numpy() if isinstance(self.array, torch.Tensor) else self.array
+        return f"{fingerprint(items)} {self.format}"
 
     def read(self, indices: Sequence[int] | np.ndarray | slice) -> torch.Tensor:
         """Read some images as uint8, or as float32 on the unit scale.

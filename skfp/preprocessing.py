@@ -44,3 +44,23 @@ class Canvas(nn.Module):
     def crop(self, canvas: torch.Tensor) -> torch.Tensor:
         """Cut the images back out of canvases."""
         return canvas[..., : self.size[0], : self.size[1]]
+
+
+class OnDevice(nn.Module):
+    """Move a batch to a device before a module sees it.
+
+    Parameters
+    ----------
+    module : nn.Module
+        Moved to the device with its weights.
+    device : torch.device
+    """
+
+    def __init__(self, module: nn.Module, device: torch.device) -> None:
+        super().__init__()
+        self.module = module.to(device)
+        self.device = device
+
+    def forward(self, batch: torch.Tensor) -> torch.Tensor:
+        """Move the batch and pass it to the module."""
+        return self.module(batch.to(self.device, non_blocking=True))

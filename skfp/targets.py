@@ -1,12 +1,11 @@
 """What the loss network sees in the images: computed once, compressed, kept.
 
-A fit asks for the features themselves, or for their coefficients on leading principal components:
-as good a target for a fraction of the memory and arithmetic.
+A fit asks a `View` of its images for the features themselves, or for their coefficients on
+leading principal components: as good a target for a fraction of the memory and arithmetic.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import tempfile
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from sklearn.decomposition import PCA
 from sklearn.utils import gen_batches
 from torch import nn
 
+from skfp.cache import Cache, fingerprint
 from skfp.images import Images
 
 BATCH_SIZE = 256
@@ -26,7 +26,6 @@ COMPONENT_SAMPLE = 4096
 AUTO_COMPONENTS = 512
 
 
-@dataclasses.dataclass
 class Features:
     """One row of numbers per image, read batch by batch.
 
@@ -36,7 +35,8 @@ class Features:
         May be memory-mapped.
     """
 
-    array: Any
+    def __init__(self, array: Any) -> None:
+        self.array = array
 
     def __len__(self) -> int:
         return len(self.array)
@@ -48,11 +48,13 @@ class Features:
 
     def read(self, indices: Any) -> torch.Tensor:
         """Read some rows as a tensor."""
-        return torch.as_tensor(self.array[indices])
+        rows = self.array[indices]
+        # Copied, since a memory-mapped cache entry must not be written to.
+        return torch.from_numpy(np.array(rows)) if isinstance(rows, np.ndarray) else rows
 
     def to(self, device: torch.device) -> Features:
         """Hold all rows on a device."""
-        return Features(torch.as_tensor(np.asarray(self.array)).to(device))
+        return Features(torch.as_tensor(np.array(self.array)).to(device))
 
 
 class Components(nn.Module):
@@ -65,7 +67,7 @@ class Components(nn.Module):
     basis : Tensor of shape (k, n_features)
         Orthonormal rows, by falling variance.
     explained_variance_ratio : float
-        Share of the features' variance along the basis.
+        Share of the features' variance along the basis, in [0, 1].
     """
 
     mean: torch.Tensor
@@ -91,16 +93,102 @@ class Components(nn.Module):
         return coefficients @ self.basis + self.mean
 
 
-def compute(
-    source: Images | Features, see: Callable, n_values: int, *, in_memory: bool = False
-) -> Features:
-    """Compute one row of values per image, in batches.
+class View:
+    """What a loss network sees in a collection of images.
 
     Parameters
     ----------
     source : Images or Features
         What to read.
     see : callable
+        Maps a batch of `source` to features (b, n_features), on whatever device.
+    n_features : int
+        Number of features of one image.
+    cache : Cache
+        Keyed by the images and the loss network.
+    """
+
+    def __init__(
+        self, source: Images | Features, see: Callable, n_features: int, cache: Cache
+    ) -> None:
+        self.source = source
+        self.see = see
+        self.n_features = n_features
+        self.cache = cache
+
+    def features(self) -> Features:
+        """Return the features of all images."""
+        arrays = self.cache(
+            lambda: {"rows": compute(self.source, self.see, self.n_features)}, "features"
+        )
+        return Features(arrays["rows"])
+
+    def coefficients(self, components: Components) -> Features:
+        """Return the rows that `components` makes of the features of all images."""
+
+        def project(batch: torch.Tensor) -> torch.Tensor:
+            features = self.see(batch)
+            return components.to(features.device)(features)
+
+        n_values = len(components.basis) + 1
+        arrays = self.cache(
+            lambda: {"rows": compute(self.source, project, n_values)},
+            "coefficients",
+            fingerprint(components.basis.cpu().numpy()),
+        )
+        return Features(arrays["rows"])
+
+    def components(self, n_components: int | str) -> Components:
+        """Find the leading principal components of the features on a sample of the images.
+
+        Parameters
+        ----------
+        n_components : int or "auto"
+            How many; "auto" is 512. There are never more than the sample determines.
+
+        Returns
+        -------
+        components : Components
+            The same in every fit: they depend on the images and the loss network alone.
+        """
+        arrays = self.cache(lambda: self._find_components(n_components), "components", n_components)
+        mean, basis = (torch.from_numpy(np.array(arrays[name])) for name in ("mean", "basis"))
+        return Components(mean, basis, float(arrays["share"][0]))
+
+    def _find_components(self, n_components: int | str) -> dict[str, np.ndarray]:
+        n_sample = min(len(self.source), COMPONENT_SAMPLE)
+        rows = np.random.default_rng(0).choice(len(self.source), n_sample, replace=False)
+        with torch.inference_mode():
+            sample = np.concatenate(
+                [
+                    self.see(self.source.read(np.sort(rows[batch]))).cpu().numpy()
+                    for batch in gen_batches(n_sample, BATCH_SIZE)
+                ]
+            )
+        wanted = AUTO_COMPONENTS if n_components == "auto" else int(n_components)
+        n_components = min(wanted, *sample.shape)
+        with np.errstate(invalid="ignore"):
+            pca = PCA(n_components, svd_solver="randomized", iterated_power=3, random_state=0)
+            pca.fit(sample)
+            # Images that are all equal have no variance to explain a share of.
+            share = np.nan_to_num(pca.explained_variance_ratio_.sum(), nan=1.0)
+        return {
+            "mean": pca.mean_.astype(np.float32),
+            "basis": np.ascontiguousarray(pca.components_, dtype=np.float32),
+            "share": np.array([share], dtype=np.float64),
+        }
+
+
+def compute(
+    source: Images | Features, function: Callable, n_values: int, *, in_memory: bool = False
+) -> np.ndarray:
+    """Compute one row of values per image, in batches.
+
+    Parameters
+    ----------
+    source : Images or Features
+        What to read.
+    function : callable
         Maps a batch of `source` to rows (b, n_values), on whatever device.
     n_values : int
         Number of values per image.
@@ -109,61 +197,18 @@ def compute(
 
     Returns
     -------
-    rows : Features
-        In memory up to 1 GiB, else in a temporary file that goes away with the object.
+    rows : ndarray of shape (n_images, n_values), dtype float32
+        In memory up to 1 GiB, else in a temporary file that goes away with the array.
     """
     shape = (len(source), n_values)
-    array: np.ndarray
+    rows: np.ndarray
     if in_memory or math.prod(shape) * 4 <= MAX_BYTES_IN_MEMORY:
-        array = np.empty(shape, dtype=np.float32)
+        rows = np.empty(shape, dtype=np.float32)
     else:
         # The file has no name: it is gone when the last mapping of it is.
         with tempfile.TemporaryFile() as file:
-            array = np.memmap(file, dtype=np.float32, mode="w+", shape=shape)
+            rows = np.memmap(file, dtype=np.float32, mode="w+", shape=shape)
     with torch.inference_mode():
-        for rows in gen_batches(len(source), BATCH_SIZE):
-            array[rows] = see(source.read(rows)).cpu().numpy()
-    return Features(array)
-
-
-def fit_components(
-    source: Images | Features, see: Callable, n_components: int | str, seed: int
-) -> Components:
-    """Find the leading principal components of the features on a sample of the images.
-
-    Parameters
-    ----------
-    source : Images or Features
-        What to read; a random sample of at most 4096 images is looked at.
-    see : callable
-        Maps a batch of `source` to features (b, n_features).
-    n_components : int or "auto"
-        How many; "auto" is 512. There are never more than the sample determines.
-    seed : int
-        Seed of the sample and of the randomized decomposition.
-
-    Returns
-    -------
-    components : Components
-    """
-    n_sample = min(len(source), COMPONENT_SAMPLE)
-    rows = np.random.default_rng(seed).choice(len(source), n_sample, replace=False)
-    with torch.inference_mode():
-        sample = np.concatenate(
-            [
-                see(source.read(np.sort(rows[batch]))).cpu().numpy()
-                for batch in gen_batches(n_sample, BATCH_SIZE)
-            ]
-        )
-    wanted = AUTO_COMPONENTS if n_components == "auto" else int(n_components)
-    with np.errstate(invalid="ignore"):
-        pca = PCA(
-            min(wanted, *sample.shape), svd_solver="randomized", iterated_power=3, random_state=seed
-        ).fit(sample)
-        # Images that are all equal have no variance to explain a share of.
-        share = np.nan_to_num(pca.explained_variance_ratio_.sum(), nan=1.0)
-    return Components(
-        torch.from_numpy(pca.mean_.astype(np.float32)),
-        torch.from_numpy(np.ascontiguousarray(pca.components_, dtype=np.float32)),
-        float(share),
-    )
+        for batch in gen_batches(len(source), BATCH_SIZE):
+            rows[batch] = function(source.read(batch)).cpu().numpy()
+    return rows

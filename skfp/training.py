@@ -97,7 +97,7 @@ class TrainingSet(Dataset):
 
 
 class CoderNet(NeuralNet):
-    """skorch's NeuralNet for coder pairs: variational term, mixed precision, losses summed on the device.
+    """skorch's NeuralNet with the variational term, mixed precision and losses summed on the device.
 
     Parameters
     ----------

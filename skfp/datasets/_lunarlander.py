@@ -6,10 +6,12 @@ import hashlib
 import json
 import os
 from numbers import Integral
+from typing import Any
 
 import numpy as np
 from joblib import Parallel, delayed
-from PIL import Image, __version__ as pillow_version
+from PIL import Image
+from PIL import __version__ as pillow_version
 from sklearn.utils import Bunch
 from sklearn.utils._param_validation import Interval, validate_params
 from tqdm import tqdm
@@ -30,7 +32,7 @@ LunarLander collection
 Frames of gymnasium's LunarLander-v3 flown by a random policy, after the collection of [1]_.
 
 :Run: {run} (1: unlabelled, for the encoder; 2: labelled, for probes; 3: test)
-:Rollouts: {n_rollouts} of {n_steps} steps, every {stride}. frame kept
+:Rollouts: {n_rollouts} of {n_steps} steps; stride {stride}
 :Frames: {n_frames}{on_screen}
 :Images: {image_size} x {image_size} RGB, uint8, resized with cubic interpolation
 :Positions: x and y of the lander, the first two values of the observation
@@ -150,7 +152,7 @@ def fetch_lunarlander(
     versions = _import_simulator()
     if on_screen_only is None:
         on_screen_only = run != 1
-    settings = {
+    settings: dict[str, Any] = {
         "run": int(run),
         "n_rollouts": int(n_rollouts),
         "n_steps": int(n_steps),
@@ -250,18 +252,16 @@ def _fly(
     world_seed, policy_seed = seed.spawn(2)
     # Without its wrappers the simulator may go on when the episode is over.
     env = gymnasium.make("LunarLander-v3", render_mode="rgb_array", disable_env_checker=True)
-    lander = env.unwrapped
+    lander: Any = env.unwrapped
     # Any other mode draws the same picture into `surf`, but spares a slow copy of it.
     lander.render_mode = "surface"
     lander.reset(seed=int(world_seed.generate_state(1)[0]))
-    actions = (
-        np.random.default_rng(policy_seed).integers(lander.action_space.n, size=n_steps).tolist()
-    )
+    actions = np.random.default_rng(policy_seed).integers(lander.action_space.n, size=n_steps)
 
     n_frames = len(range(0, n_steps, stride))
     images = np.empty((n_frames, image_size, image_size, 3), dtype=np.uint8)
     positions = np.empty((n_frames, 2), dtype=np.float32)
-    for step, action in enumerate(actions):
+    for step, action in enumerate(actions.tolist()):
         frame, skipped = divmod(step, stride)
         if skipped:
             # Exhaust fumes grow old only when drawn; without this, `stride` would thicken them.
@@ -275,9 +275,9 @@ def _fly(
     return images, positions
 
 
-def _resized(surface, image_size: int) -> Image.Image:
+def _resized(surface: Any, image_size: int) -> np.ndarray:
     """Return a pygame surface of 32-bit pixels as a small square image."""
     picture = Image.frombuffer(
         "RGB", surface.get_size(), surface.get_buffer().raw, "raw", "BGRX", surface.get_pitch(), 1
     )
-    return picture.resize((image_size, image_size), Image.Resampling.BICUBIC)
+    return np.asarray(picture.resize((image_size, image_size), Image.Resampling.BICUBIC))

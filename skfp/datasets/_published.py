@@ -1,37 +1,23 @@
-"""Published data sets, read and downloaded by torchvision."""
+"""Published data sets: found or downloaded, checked, and read through torchvision."""
 
 from __future__ import annotations
 
 import gzip
 import hashlib
 import os
-import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 import numpy as np
 from sklearn.utils import Bunch
 from sklearn.utils._param_validation import StrOptions, validate_params
-from torchvision.datasets import STL10, SVHN, FashionMNIST
-from torchvision.datasets.mnist import read_image_file, read_label_file
-from torchvision.datasets.utils import download_and_extract_archive, download_url
 
 from ._home import home_folder, own_folder
 
-_STL10_CLASSES = (
-    "airplane",
-    "bird",
-    "car",
-    "cat",
-    "deer",
-    "dog",
-    "horse",
-    "monkey",
-    "ship",
-    "truck",
-)
+if TYPE_CHECKING:
+    from ._torchvision import Source
 
 _STL10_DESCR = """\
 STL-10, {subset} part
@@ -70,15 +56,6 @@ Published at https://github.com/zalandoresearch/fashion-mnist
 .. [1] H. Xiao, K. Rasul, R. Vollgraf, "Fashion-MNIST: a Novel Image Dataset for Benchmarking
    Machine Learning Algorithms", arXiv 1708.07747, 2017.
 """
-
-# MD5 of the unpacked files. torchvision's are of the packed ones, which differ where the same
-# content was packed again, as Debian did.
-_FASHION_MNIST_MD5 = {
-    "train-images-idx3-ubyte": "f4a8712d7a061bf5bd6d2ca38dc4d50a",
-    "train-labels-idx1-ubyte": "9018921c3c673c538a1fc5bad174d6f9",
-    "t10k-images-idx3-ubyte": "8181f5470baa50b63fa0f6fddb340f0a",
-    "t10k-labels-idx1-ubyte": "15d484375f8d13e6eb1aabb0c3f46965",
-}
 
 # Installed by Debian's package dataset-fashion-mnist.
 _DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
@@ -152,26 +129,19 @@ def fetch_stl10(
     >>> data.images.shape
     (2, 96, 96, 3)
     """
-    checksums = {
-        name: md5 for name, md5 in STL10.train_list + STL10.test_list if name.startswith(subset)
-    }
-    folder = _folder_with(
-        "STL-10", "stl10", list(checksums), data_home, _download_stl10 if download else None
-    )
-    if verify:
-        for name, md5 in checksums.items():
-            _check_md5(folder / name, md5)
-    with _refusing_unreadable(folder, checksums):
-        stored = _VerifiedSTL10(folder, split=subset)
-        target = None if subset == "unlabeled" else stored.labels.astype(np.int64)
-        images = stored.data.transpose(0, 2, 3, 1)
-        _check_content(images, target)
-    labels = "They have no labels." if target is None else "They are of 10 classes."
+    from . import _torchvision
+
+    source = _torchvision.stl10(subset)
+    images, target = _load("STL-10", "stl10", source, data_home, download, verify)
     return Bunch(
         images=images,
         target=target,
-        target_names=list(_STL10_CLASSES),
-        DESCR=_STL10_DESCR.format(subset=subset, n_images=len(images), labels=labels),
+        target_names=source.classes,
+        DESCR=_STL10_DESCR.format(
+            subset=subset,
+            n_images=len(images),
+            labels="They have no labels." if target is None else "They are of 10 classes.",
+        ),
     )
 
 
@@ -239,25 +209,14 @@ def fetch_svhn(
     >>> data.images.shape, data.target
     ((2, 32, 32, 3), array([7, 0]))
     """
-    url, name, md5 = SVHN.split_list[subset]
+    from . import _torchvision
 
-    def from_publisher(folder: Path) -> None:
-        download_url(url, folder, name, md5)
-
-    folder = _folder_with("SVHN", "svhn", [name], data_home, from_publisher if download else None)
-    if verify:
-        _check_md5(folder / name, md5)
-    with _refusing_unreadable(folder, [name]):
-        stored = _VerifiedSVHN(folder, split=subset)
-        images = stored.data.transpose(0, 2, 3, 1)
-        target = stored.labels.reshape(-1)
-        if images.shape[1:] != (32, 32, 3) or images.dtype != np.uint8:
-            raise ValueError(f"X holds {images.dtype} images of shape {images.shape[1:]}")
-        _check_content(images, target)
+    source = _torchvision.svhn(subset)
+    images, target = _load("SVHN", "svhn", source, data_home, download, verify)
     return Bunch(
         images=images,
         target=target,
-        target_names=[str(digit) for digit in range(10)],
+        target_names=source.classes,
         DESCR=_SVHN_DESCR.format(subset=subset, n_images=len(images)),
     )
 
@@ -331,139 +290,105 @@ def fetch_fashion_mnist(
     >>> data.images.shape, data.target
     ((2, 28, 28), array([9, 4]))
     """
-    prefix = "train" if subset == "train" else "t10k"
-    resources = {name: md5 for name, md5 in FashionMNIST.resources if name.startswith(prefix)}
+    from . import _torchvision
 
-    def from_publisher(folder: Path) -> None:
-        for name, md5 in resources.items():
-            download_url(FashionMNIST.mirrors[0] + name, folder, name, md5)
-
-    folder = _folder_with(
+    source = _torchvision.fashion_mnist(subset)
+    images, target = _load(
         "Fashion-MNIST",
         "fashion_mnist",
-        list(resources),
+        source,
         data_home,
-        from_publisher if download else None,
+        download,
+        verify,
         elsewhere=[_DEBIAN_FASHION_MNIST] if data_home is None else [],
-        hint=" Debian's package dataset-fashion-mnist holds them too; with it installed, leave "
+        hint=" Debian's package dataset-fashion-mnist holds them too: install it, then leave "
         f"data_home out or set it to {_DEBIAN_FASHION_MNIST}.",
     )
-    with TemporaryDirectory() as unpacked, _refusing_unreadable(folder, resources):
-        for name in resources:
-            content = Path(unpacked) / name.removesuffix(".gz")
-            with gzip.open(folder / name) as packed, content.open("wb") as file:
-                shutil.copyfileobj(packed, file)
-            if verify:
-                _check_md5(content, _FASHION_MNIST_MD5[content.name], path=folder / name)
-        images = read_image_file(f"{unpacked}/{prefix}-images-idx3-ubyte").numpy()
-        target = read_label_file(f"{unpacked}/{prefix}-labels-idx1-ubyte").numpy()
-        _check_content(images, target)
     return Bunch(
         images=images,
         target=target,
-        target_names=list(FashionMNIST.classes),
+        target_names=source.classes,
         DESCR=_FASHION_MNIST_DESCR.format(subset=subset, n_images=len(images)),
     )
 
 
-class _VerifiedSTL10(STL10):
-    """torchvision's reader of files that lie in `root` itself and were checked before.
-
-    torchvision would ask for the files of all parts, and read 2.7 GB more to check them.
-    """
-
-    base_folder = ""
-
-    def _check_integrity(self) -> bool:
-        return True
-
-
-class _VerifiedSVHN(SVHN):
-    """torchvision's reader of a file that was checked before."""
-
-    def _check_integrity(self) -> bool:
-        return True
-
-
-def _download_stl10(folder: Path) -> None:
-    download_and_extract_archive(
-        STL10.url, folder, filename=STL10.filename, md5=STL10.tgz_md5, remove_finished=True
-    )
-
-
-def _folder_with(
+def _load(
     title: str,
     name: str,
-    files: Sequence[str],
+    source: Source,
     data_home: str | os.PathLike | None,
-    download: Callable[[Path], None] | None,
+    download: bool,
+    verify: bool,
     *,
     elsewhere: Sequence[Path] = (),
     hint: str = "",
-) -> Path:
-    """Return a folder that holds all of `files`, after downloading them if need be.
-
-    A download appears in the data set's own folder only when it is complete.
-    """
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return the images and labels of `source`, after finding or downloading its files."""
     own = own_folder(data_home, name)
     for folder in (own, home_folder(data_home), *elsewhere):
-        if all((folder / file).is_file() for file in files):
-            return folder
-    help_yourself = f"Put {' and '.join(files)}, as published, into {own}.{hint}"
-    if download is None:
-        raise FileNotFoundError(
-            f"{title} is not there and download=False. {help_yourself} Or set download=True."
-        )
+        if all((folder / file).is_file() for file in source.checksums):
+            break
+    else:
+        folder = own
+        help_yourself = f"Put {' and '.join(source.checksums)}, as published, into {own}.{hint}"
+        if not download:
+            raise FileNotFoundError(
+                f"{title} is not there and download=False. {help_yourself} Or set download=True."
+            )
+        try:
+            _download(source, own)
+        except (OSError, RuntimeError) as error:
+            raise FileNotFoundError(
+                f"{title} is not there and could not be downloaded ({error}). {help_yourself}"
+            ) from error
+
     try:
-        own.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(dir=own) as part:
-            download(Path(part))
-            for path in Path(part).rglob("*"):
-                if path.is_file():
-                    os.replace(path, own / path.name)
-    except (OSError, RuntimeError) as error:
-        raise FileNotFoundError(
-            f"{title} is not there and could not be downloaded ({error}). {help_yourself}"
+        if verify:
+            for file, md5 in source.checksums.items():
+                _check_md5(folder / file, md5)
+        images, target = source.read(folder)
+        _check_content(images, target)
+    except (_AlteredFileError, MemoryError):
+        raise
+    except Exception as error:  # readers fail in many ways on files that are not what they seem
+        raise ValueError(
+            f"{' and '.join(source.checksums)} in {folder} cannot be read ({error}): truncated, "
+            "altered, or not of the published format. Remove and fetch again."
         ) from error
-    return own
+    return images, target
+
+
+def _download(source: Source, folder: Path) -> None:
+    """Download into `folder`, where files appear only when they are complete."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=folder) as part:
+        source.download(Path(part))
+        for path in Path(part).rglob("*"):
+            if path.is_file():
+                os.replace(path, folder / path.name)
 
 
 class _AlteredFileError(ValueError):
     """A file has not the content that its publisher gave it."""
 
 
-def _check_md5(content: Path, expected: str, path: Path | None = None) -> None:
-    """Refuse `content`, which came from the file `path`, with another checksum."""
-    with content.open("rb") as file:
+def _check_md5(path: Path, expected: str) -> None:
+    """Refuse a file whose content, unpacked, has another checksum."""
+    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
         found = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
     if found != expected:
         raise _AlteredFileError(
-            f"{path or content} is truncated or altered: its content has the MD5 checksum "
-            f"{found}, the published file has {expected}. Remove it and fetch it again, or pass "
-            "verify=False if it is a file of your own in the same format."
+            f"{path} is truncated or altered: the MD5 checksum of its content is {found}, of the "
+            f"published content {expected}. Remove it and fetch it again, or pass verify=False if "
+            "it is a file of your own in the same format."
         )
 
 
-@contextmanager
-def _refusing_unreadable(folder: Path, files: Sequence[str]) -> Iterator[None]:
-    """Name the files in the error when their content makes no sense to a reader."""
-    try:
-        yield
-    except (_AlteredFileError, MemoryError):
-        raise
-    except Exception as error:
-        raise ValueError(
-            f"{' and '.join(files)} in {folder} cannot be read: truncated, altered, or not in the "
-            f"published format ({error}). Remove and fetch again."
-        ) from error
-
-
 def _check_content(images: np.ndarray, target: np.ndarray | None) -> None:
+    """Refuse what a cut or foreign file looks like to a reader that does not notice."""
     if len(images) == 0:
         raise ValueError("there is no image")
-    if target is None:
-        return
-    if len(target) != len(images):
+    if target is not None and len(target) != len(images):
         raise ValueError(f"{len(images)} images but {len(target)} labels")
-    if target.min() < 0 or target.max() > 9:
-        raise ValueError("labels of more than 10 classes")
+    if target is not None and (target.min() < 0 or target.max() > 9):
+        raise ValueError("labels outside of 10 classes")
