@@ -26,12 +26,12 @@ from benchmarks.records import (
 
 # The budget: all of it takes less than 8 minutes on 2 cores. Neighbouring frames of a rollout are
 # nearly equal, so few frames of many rollouts teach more than many frames of few.
-N_ROLLOUTS = 800  # unlabelled, for the encoders: 24,000 frames with this stride
-N_LABELLED_ROLLOUTS = 200  # for the probes
-N_TEST_ROLLOUTS = 100
-STRIDE = 5
+N_ROLLOUTS = 1200  # unlabelled, for the encoders: 18,000 frames with this stride
+N_LABELLED_ROLLOUTS = 600  # for the probes
+N_TEST_ROLLOUTS = 150
+STRIDE = 10
 Z = 64
-MAX_EPOCHS = 12  # of feature prediction
+MAX_EPOCHS = 10  # of feature prediction
 # An epoch of the pixel autoencoder takes several times as long. The table says what each was given.
 BASELINE_EPOCHS = 2
 

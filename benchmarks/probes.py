@@ -91,11 +91,12 @@ def select_probe(embedding, target, *, task, random_state=0, n_jobs=None) -> Gri
     model, scoring, split = TASKS[task]
     embedding, target = np.asarray(embedding), np.asarray(target)
     mlp = model(
-        batch_size=min(512, len(embedding) // 2),
+        batch_size=_batch_size(len(embedding)),
+        # As good as 1e-3 here, in half the time.
+        learning_rate_init=2e-3,
         max_iter=500,
         early_stopping=True,
         validation_fraction=VALIDATION_FRACTION,
-        n_iter_no_change=20,
         random_state=random_state,
     )
     search = GridSearchCV(
@@ -107,6 +108,15 @@ def select_probe(embedding, target, *, task, random_state=0, n_jobs=None) -> Gri
         error_score="raise",
     )
     return search.fit(embedding, target)
+
+
+def _batch_size(n_images: int) -> int:
+    """Make an epoch about as many steps as the paper's: 512 images of some 95,000.
+
+    Large batches of few images stop at much worse probes (measured on 11,000 LunarLander frames:
+    5.4 px with batches of 512, 2.0 px with batches of 64).
+    """
+    return int(np.clip(n_images // 185, min(32, n_images // 2), 512))
 
 
 def validation_losses(search: GridSearchCV) -> dict[str, float]:

@@ -25,7 +25,7 @@ from torch import nn
 
 from skfp.cache import Cache
 from skfp.coders import Encoder, FeatureEncoder, ImageEncoder, fold_batch_norm
-from skfp.images import Images, check_images, check_images_like
+from skfp.images import ImageFormat, Images, check_images, check_images_like
 from skfp.loss_network import LossNetwork, load_loss_network
 from skfp.preprocessing import Canvas, OnDevice
 from skfp.targets import Components, View, compute
@@ -69,6 +69,12 @@ class BaseImageEncoder(
         "verbose": ["verbose"],
         "callbacks": [list, tuple, None],
     }
+
+    encoder_: Encoder
+    decoder_: nn.Module
+    loss_network_: LossNetwork | None
+    _format: ImageFormat
+    _target: nn.Module | None
 
     @abstractmethod
     def __init__(
@@ -234,7 +240,7 @@ class BaseImageEncoder(
         images = self._check_images(X, reset=False)
         device = _choose_device(self.device)
         prepare: nn.Module = self._canvas
-        if self.encoder == "features":
+        if self.encoder == "features" and self.loss_network_ is not None:
             prepare = nn.Sequential(prepare, self.loss_network_)
         embed = nn.Sequential(prepare, fold_batch_norm(self.encoder_))
         return compute(images, OnDevice(embed, device), self._n_features_out, in_memory=True)

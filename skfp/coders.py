@@ -24,6 +24,8 @@ class Encoder(nn.Module):
         Size of the embedding.
     """
 
+    head: nn.Linear
+
     def __init__(self, trunk: nn.Module, width: int, z: int) -> None:
         super().__init__()
         self.trunk = trunk

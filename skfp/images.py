@@ -163,7 +163,7 @@ class Images:
         return Images(items.to(device), self.format)
 
 
-def check_images(X: Any, image_shape: tuple[int, ...] | None = None) -> Images:
+def check_images(X: Any, image_shape: Sequence[int] | None = None) -> Images:
     """Check images to fit on, and learn their format.
 
     Parameters
@@ -278,6 +278,7 @@ def _as_array(X: Any) -> np.ndarray:
 
 
 def _layout_of_images(shape: tuple[int, ...]) -> str:
+    sides: tuple[int, ...]
     if len(shape) == 2:
         layout, sides = "hw", shape
     elif shape[-1] in (1, 3, 4) and shape[0] >= MIN_SIDE:
@@ -302,7 +303,7 @@ def _layout_of_images(shape: tuple[int, ...]) -> str:
 
 
 def _layout_of_rows(
-    n_pixels: int, image_shape: tuple[int, ...] | None
+    n_pixels: int, image_shape: Sequence[int] | None
 ) -> tuple[str, tuple[int, ...]]:
     if image_shape is None:
         return "row", (n_pixels,)

@@ -13,6 +13,7 @@ from skorch.helper import predefined_split
 from torch import nn
 from torch.utils.data import Dataset
 
+from skfp.coders import Encoder
 from skfp.losses import variational_term
 from skfp.progress import EpochBar, EpochLines
 
@@ -38,8 +39,11 @@ class Autoencoder(nn.Module):
         Whether embeddings are drawn from a normal distribution in training.
     """
 
+    encoder: Encoder
+    variance_head: nn.Linear | None
+
     def __init__(
-        self, prepare: nn.Module, encoder: nn.Module, decoder: nn.Module, variational: bool
+        self, prepare: nn.Module, encoder: Encoder, decoder: nn.Module, variational: bool
     ) -> None:
         super().__init__()
         self.prepare = prepare
@@ -97,7 +101,7 @@ class TrainingSet(Dataset):
 
 
 class CoderNet(NeuralNet):
-    """skorch's NeuralNet with the variational term, mixed precision and losses summed on the device.
+    """skorch's NeuralNet with variational term, mixed precision, losses summed on the device.
 
     Parameters
     ----------
@@ -206,7 +210,7 @@ def fit_coders(
     if verbose:
         steps.append((EpochLines if verbose == 1 else EpochBar)(len(train), max_epochs))
     net = CoderNet(
-        autoencoder.to(device, memory_format=torch.channels_last),
+        autoencoder.to(device).to(memory_format=torch.channels_last),
         criterion=loss,
         gamma=gamma,
         autocast=autocast,

@@ -1,0 +1,52 @@
+"""README.md says what the result files say."""
+
+import pytest
+
+from benchmarks import readme
+from benchmarks.__main__ import main
+
+STALE = "# Title\n\n<!-- n:begin -->\nold\n<!-- n:end -->\n\nend\n"
+
+
+def test_readme_agrees_with_the_committed_results():
+    text = readme.README.read_text("utf-8") if readme.README.exists() else ""
+    assert readme.fill(text, readme.BLOCKS) == text, "run `python -m benchmarks readme`"
+
+
+def test_fill_replaces_the_block_and_nothing_else():
+    filled = readme.fill(STALE, {"n": lambda: "new\n"})
+    assert filled == STALE.replace("old", "new")
+    assert readme.fill(filled, {"n": lambda: "new\n"}) == filled
+
+
+def test_numbers_with_backslashes_are_text():
+    assert r"\1" in readme.fill(STALE, {"n": lambda: r"\1"})
+
+
+def test_blocks_that_are_not_there_are_not_made():
+    assert readme.fill("no block", {"n": lambda: 1 / 0}) == "no block"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (STALE.replace("n:", "m:"), "Nothing fills the block 'm'; there are \\['n'\\]"),
+        (STALE.replace("<!-- n:end -->", ""), "<!-- n:begin --> stands alone"),
+        (STALE.replace("<!-- n:begin -->", ""), "<!-- n:end --> stands alone"),
+    ],
+)
+def test_wrong_markers(text, message):
+    with pytest.raises(ValueError, match=message):
+        readme.fill(text, {"n": lambda: "new"})
+
+
+def test_check_fails_until_filled(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(readme.BLOCKS, "n", lambda: "new")
+    path = tmp_path / "README.md"
+    path.write_text(STALE)
+    assert main(["readme", "--check", "--readme", str(path)]) == 1
+    assert "differs" in capsys.readouterr().err
+    assert path.read_text() == STALE
+    assert main(["readme", "--readme", str(path)]) == 0
+    assert main(["readme", "--check", "--readme", str(path)]) == 0
+    assert path.read_text() == STALE.replace("old", "new")

@@ -1,0 +1,58 @@
+"""What tests share: real frames, the six procedures, and a way to look into training."""
+
+import functools
+
+import numpy as np
+import pytest
+
+from skfp import FeaturePredictionEncoder, PerceptualAutoencoder, PixelAutoencoder
+from skfp.datasets import fetch_lunarlander
+
+PROCEDURES = {
+    "I-F-FP": (FeaturePredictionEncoder, "image"),
+    "F-F-FP": (FeaturePredictionEncoder, "features"),
+    "I-I-PS": (PerceptualAutoencoder, "image"),
+    "F-I-PS": (PerceptualAutoencoder, "features"),
+    "I-I-PW": (PixelAutoencoder, "image"),
+    "F-I-PW": (PixelAutoencoder, "features"),
+}
+
+
+@pytest.fixture(scope="session")
+def lander(tmp_path_factory):
+    """Forty LunarLander frames, ten from each of four rollouts, with positions."""
+    home = tmp_path_factory.mktemp("skfp_data")
+    return fetch_lunarlander(n_rollouts=4, n_steps=30, stride=3, data_home=home)
+
+
+@pytest.fixture
+def frames(lander):
+    """Sixteen frames of all four rollouts, uint8, 64 by 64."""
+    return np.concatenate([lander.images[lander.rollouts == rollout][:4] for rollout in range(4)])
+
+
+@pytest.fixture
+def noise():
+    """Make noise images of any shape, uint8, that use the whole range."""
+
+    def make(*shape, seed=0):
+        images = np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+        images.flat[:2] = 0, 255
+        return images
+
+    return make
+
+
+@pytest.fixture(params=PROCEDURES)
+def procedure(request):
+    """Make an estimator of one of the six procedures, small and quick unless told otherwise."""
+    estimator, encoder = PROCEDURES[request.param]
+    return functools.partial(
+        estimator, encoder=encoder, z=3, max_epochs=1, batch_size=16, random_state=0
+    )
+
+
+@pytest.fixture(params=[FeaturePredictionEncoder, PerceptualAutoencoder, PixelAutoencoder])
+def quick(request):
+    """Make one of the three estimators, small and quick unless told otherwise."""
+    return functools.partial(request.param, z=3, max_epochs=1, batch_size=16, random_state=0)

@@ -1,0 +1,151 @@
+"""The four coders: shapes, parameter counts and layers of the paper."""
+
+import pytest
+import torch
+from torch import nn
+
+from skfp.coders import (
+    FeatureDecoder,
+    FeatureEncoder,
+    ImageDecoder,
+    ImageEncoder,
+    fold_batch_norm,
+)
+
+
+def n_parameters(module):
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def sides(module, inputs, kind):
+    """Sides of the images that come out of each layer of a kind."""
+    seen = []
+    for layer in module.modules():
+        if isinstance(layer, kind):
+            layer.register_forward_hook(lambda *args: seen.append(tuple(args[-1].shape[1:])))
+    with torch.inference_mode():
+        module(inputs)
+    return seen
+
+
+class TestParameterCounts:
+    """The protocol's numbers for 64 by 64 pixels and z = 64."""
+
+    def test_image_encoder(self):
+        encoder = ImageEncoder((64, 64), z=64)
+        assert n_parameters(encoder) == 691_104 + 65_600
+        assert n_parameters(encoder.head) == 65_600
+
+    def test_image_decoder(self):
+        assert n_parameters(ImageDecoder(64, (64, 64))) == 3_626_019
+
+    def test_feature_encoder(self):
+        assert n_parameters(FeatureEncoder(9_408, z=64)) == 19_400_768
+
+    def test_feature_decoder(self):
+        assert n_parameters(FeatureDecoder(64, 9_408)) == 19_410_112
+
+
+class TestShapes:
+    @pytest.mark.parametrize(
+        ("side", "expected"), [(64, (31, 14, 6, 2)), (96, (47, 22, 10, 4))], ids=["64", "96"]
+    )
+    def test_image_encoder_sides(self, side, expected):
+        seen = sides(ImageEncoder((side, side), z=5).eval(), torch.zeros(1, 3, side, side), nn.Conv2d)
+
+        channels = (32, 64, 128, 256)
+        assert seen == [(c, s, s) for c, s in zip(channels, expected, strict=True)]
+
+    @pytest.mark.parametrize(
+        ("side", "expected"), [(64, (5, 13, 30, 64)), (96, (9, 21, 46, 96))], ids=["64", "96"]
+    )
+    def test_image_decoder_sides(self, side, expected):
+        seen = sides(ImageDecoder(5, (side, side)).eval(), torch.zeros(1, 5), nn.ConvTranspose2d)
+
+        channels = (128, 64, 32, 3)
+        assert seen == [(c, s, s) for c, s in zip(channels, expected, strict=True)]
+
+    @pytest.mark.parametrize("size", [(64, 64), (64, 65), (79, 80), (97, 64), (100, 140)])
+    def test_any_size_from_64_up(self, size):
+        encoder, decoder = ImageEncoder(size, z=4).eval(), ImageDecoder(4, size).eval()
+        with torch.inference_mode():
+            decoded = decoder(encoder(torch.rand(2, 3, *size)))
+
+        assert decoded.shape == (2, 3, *size)
+        assert 0 <= decoded.min() <= decoded.max() <= 1
+
+    @pytest.mark.parametrize(("n_features", "hidden"), [(9_408, 2_048), (1_728, 864), (10, 5)])
+    def test_hidden_layer_is_half_the_features_and_2048_at_most(self, n_features, hidden):
+        encoder, decoder = FeatureEncoder(n_features, z=3), FeatureDecoder(3, n_features)
+
+        widths = [m.out_features for m in encoder.modules() if isinstance(m, nn.Linear)]
+        assert widths == [hidden, 3]
+        widths = [m.out_features for m in decoder.modules() if isinstance(m, nn.Linear)]
+        assert widths == [hidden, n_features]
+
+    def test_decoder_of_components_keeps_the_hidden_layer(self):
+        decoder = FeatureDecoder(3, 1_728, n_outputs=20)
+
+        assert decoder(torch.zeros(2, 3)).shape == (2, 20)
+        assert n_parameters(decoder) == 4 * 864 + 865 * 20
+
+
+class TestLayers:
+    """Stride 2, no padding, BatchNorm before each ReLU, a sigmoid at the end of the decoder."""
+
+    def test_image_encoder(self):
+        layers = list(ImageEncoder((64, 64), z=2).trunk)
+
+        assert [type(layer) for layer in layers] == [
+            *[nn.Conv2d, nn.BatchNorm2d, nn.ReLU] * 4,
+            nn.Flatten,
+        ]
+        assert [(c.kernel_size, c.stride, c.padding) for c in layers[::3][:4]] == [
+            ((4, 4), (2, 2), (0, 0))
+        ] * 4
+
+    def test_image_decoder(self):
+        layers = list(ImageDecoder(2, (64, 64)).layers)
+
+        assert [type(layer) for layer in layers] == [
+            *[nn.ConvTranspose2d, nn.BatchNorm2d, nn.ReLU] * 3,
+            *[nn.ConvTranspose2d, nn.Sigmoid],
+        ]
+        assert [layer.kernel_size[0] for layer in layers[::3]] == [5, 5, 6, 6]
+        assert {(layer.stride, layer.padding) for layer in layers[::3]} == {((2, 2), (0, 0))}
+
+    def test_embedding_is_not_bounded_by_an_activation(self):
+        embedding = ImageEncoder((64, 64), z=64)(torch.rand(4, 3, 64, 64))
+
+        assert embedding.min() < 0 < embedding.max()
+
+
+class TestFoldBatchNorm:
+    @pytest.fixture
+    def encoder(self):
+        torch.manual_seed(0)
+        encoder = ImageEncoder((64, 64), z=8)
+        for _ in range(5):
+            # Statistics other than zero and one, so that folding has something to get wrong.
+            encoder(torch.rand(8, 3, 64, 64) * 3 - 1)
+        return encoder.eval()
+
+    def test_gives_the_same_output_without_batch_norm(self, encoder):
+        images = torch.rand(4, 3, 64, 64)
+
+        folded = fold_batch_norm(encoder)
+
+        assert not any(isinstance(layer, nn.BatchNorm2d) for layer in folded.modules())
+        with torch.inference_mode():
+            torch.testing.assert_close(folded(images), encoder(images), rtol=1e-4, atol=1e-5)
+
+    def test_leaves_the_encoder_as_it_is(self, encoder):
+        before = {name: tensor.clone() for name, tensor in encoder.state_dict().items()}
+        encoder.train()
+
+        fold_batch_norm(encoder)
+
+        assert encoder.training
+        assert sum(isinstance(layer, nn.BatchNorm2d) for layer in encoder.modules()) == 4
+        for name, tensor in encoder.state_dict().items():
+            torch.testing.assert_close(tensor, before[name], rtol=0, atol=0)
