@@ -25,7 +25,7 @@ from torch import nn
 
 from skfp.cache import Cache
 from skfp.coders import Encoder, FeatureEncoder, ImageEncoder, fold_batch_norm
-from skfp.images import ImageFormat, Images, check_images, check_images_like
+from skfp.images import ImageFormat, Images, as_array, check_images, check_images_like
 from skfp.loss_network import LossNetwork, load_loss_network
 from skfp.preprocessing import Canvas, OnDevice
 from skfp.targets import Components, View, compute
@@ -68,6 +68,15 @@ class BaseImageEncoder(
         "random_state": ["random_state"],
         "verbose": ["verbose"],
         "callbacks": [list, tuple, None],
+    }
+
+    _PAPER_SETTINGS: ClassVar[dict[str, Any]] = {
+        "max_epochs": 50,
+        "batch_size": 512,
+        "lr": 1e-3,
+        "lr_schedule": None,
+        "validation_fraction": 0.2,
+        "patience": 10,
     }
 
     encoder_: Encoder
@@ -115,6 +124,28 @@ class BaseImageEncoder(
         self.random_state = random_state
         self.verbose = verbose
         self.callbacks = callbacks
+
+    @classmethod
+    def with_paper_settings(cls, z: int = 128, **parameters: Any) -> Self:
+        """Make an estimator that trains as the paper did, instead of with this package's defaults.
+
+        Batches of 512, 50 epochs, and Adam at a constant learning rate of 1e-3; feature
+        prediction of all features instead of their principal components. The paper validates on
+        the last fifth of the images: pass that as `X_val` to repeat it exactly.
+
+        Parameters
+        ----------
+        z : int, default=128
+            Size of the embedding.
+        **parameters
+            Any other parameters of the estimator.
+
+        Returns
+        -------
+        estimator : object
+            Not fitted yet.
+        """
+        return cls(z, **{**cls._PAPER_SETTINGS, **parameters})
 
     @abstractmethod
     def _make_objective(self, view: View) -> Objective:
@@ -327,16 +358,15 @@ class BaseImageEncoder(
         return TrainingSet(view.source, targets, rows)
 
     def _check_images(self, X: Any, *, reset: bool) -> Images:
-        if not reset:
-            images = check_images_like(X, self._format)
-        else:
-            images = check_images(X, self.image_shape)
-        if np.ndim(X) == 2:
+        array = as_array(X)
+        if array.ndim == 2:
             validate_data(self, X, skip_check_array=True, reset=reset)
-        if reset:
-            self._format = images.format
-            self.image_shape_ = images.format.image_shape
-            self.n_features_in_ = math.prod(images.format.shape)
+        if not reset:
+            return check_images_like(array, self._format)
+        images = check_images(array, self.image_shape)
+        self._format = images.format
+        self.image_shape_ = images.format.image_shape
+        self.n_features_in_ = math.prod(images.format.shape)
         return images
 
     def _check_n_samples(self, n_images: int, has_validation_images: bool) -> None:

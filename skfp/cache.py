@@ -57,11 +57,11 @@ class Cache:
         # Processes that want the same entry wait here for the first one to compute it.
         with FileLock(locks / joblib.hash(full_key)):
             entry = remembered.call_and_shelve(full_key, compute)
-            arrays, checksum = entry.get()
-            if _checksum(arrays) != checksum:
+            arrays = _undamaged(entry)
+            if arrays is None:
                 warnings.warn(
-                    f"A damaged entry of the cache {self.memory.location!r} was dropped, and is "
-                    "computed again.",
+                    f"A damaged entry of the cache {str(self.memory.location)!r} was dropped, and "
+                    "is computed again.",
                     RuntimeWarning,
                     stacklevel=2,
                 )
@@ -73,6 +73,14 @@ class Cache:
 def _compute(key: tuple, compute: Callable[[], Arrays]) -> tuple[Arrays, str]:
     arrays = compute()
     return arrays, _checksum(arrays)
+
+
+def _undamaged(entry: Any) -> Arrays | None:
+    try:
+        arrays, checksum = entry.get()
+    except Exception:  # A broken file can fail to load in any way.
+        return None
+    return arrays if _checksum(arrays) == checksum else None
 
 
 def _checksum(arrays: Arrays) -> str:

@@ -146,6 +146,10 @@ class FeaturePredictionEncoder(BaseImageEncoder):
             None,
         ],
     }
+    _PAPER_SETTINGS: ClassVar[dict[str, Any]] = {
+        **BaseImageEncoder._PAPER_SETTINGS,
+        "target_components": None,
+    }
 
     def __init__(
         self,

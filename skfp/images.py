@@ -163,15 +163,56 @@ class Images:
         return Images(items.to(device), self.format)
 
 
-def check_images(X: Any, image_shape: Sequence[int] | None = None) -> Images:
+def as_array(X: Any) -> np.ndarray:
+    """Refuse what holds no images, and return the rest as an array of numbers.
+
+    Parameters
+    ----------
+    X : array-like or Tensor
+        Images in one of the accepted layouts.
+
+    Returns
+    -------
+    array : ndarray
+        X itself where it is an array of numbers already.
+
+    Raises
+    ------
+    ValueError
+        If X is empty, holds no numbers, or has the wrong number of dimensions.
+    TypeError
+        If X is sparse or holds objects that are no numbers.
+    """
+    if isinstance(X, torch.Tensor):
+        X = X.detach().cpu().numpy()
+    if isinstance(X, np.ndarray) and X.dtype.kind in "USV":
+        raise ValueError(
+            f"X holds values of type {X.dtype}, not numbers. Expected images: {_LAYOUTS}."
+        )
+    shape = getattr(X, "shape", None)
+    if shape is not None and len(shape) > 4:
+        raise ValueError(f"X has {len(shape)} dimensions. Expected images: {_LAYOUTS}.")
+    array = check_array(X, allow_nd=True, dtype="numeric", ensure_all_finite=False)
+    if array.dtype.kind == "b":
+        array = array.astype(np.uint8) * np.uint8(255)
+    if array.dtype == np.float16:
+        array = array.astype(np.float32)
+    if not array.dtype.isnative:
+        array = array.astype(array.dtype.newbyteorder("="))
+    if array.ndim > 4:
+        raise ValueError(f"X has {array.ndim} dimensions. Expected images: {_LAYOUTS}.")
+    return array
+
+
+def check_images(array: np.ndarray, image_shape: Sequence[int] | None = None) -> Images:
     """Check images to fit on, and learn their format.
 
     Parameters
     ----------
-    X : array-like
-        Images in one of the accepted layouts.
+    array : ndarray
+        Images in one of the accepted layouts, from `as_array`.
     image_shape : tuple of int or None
-        Shape of an image where X holds flattened rows.
+        Shape of an image where the array holds flattened rows.
 
     Returns
     -------
@@ -180,11 +221,8 @@ def check_images(X: Any, image_shape: Sequence[int] | None = None) -> Images:
     Raises
     ------
     ValueError
-        If X is empty, not finite, or its items are not images of at least 16 by 16 pixels.
-    TypeError
-        If X is sparse or holds objects that are no numbers.
+        If values are not finite, or items are not images of at least 16 by 16 pixels.
     """
-    array = _as_array(X)
     if array.ndim == 2:
         layout, image_shape = _layout_of_rows(array.shape[1], image_shape)
     else:
@@ -199,13 +237,13 @@ def check_images(X: Any, image_shape: Sequence[int] | None = None) -> Images:
     return Images(array, ImageFormat(tuple(array.shape[1:]), layout, image_shape, low, high))
 
 
-def check_images_like(X: Any, format: ImageFormat) -> Images:
+def check_images_like(array: np.ndarray, format: ImageFormat) -> Images:
     """Check images against the format that fit has seen.
 
     Parameters
     ----------
-    X : array-like
-        Images of the size and channels of `format`, in its layout or flattened.
+    array : ndarray
+        Images of the size and channels of `format`, in its layout or flattened, from `as_array`.
     format : ImageFormat
         The format learned by `check_images`.
 
@@ -218,7 +256,6 @@ def check_images_like(X: Any, format: ImageFormat) -> Images:
     ValueError
         If the images are of another size, channel count or value range than in fit.
     """
-    array = _as_array(X)
     shape = tuple(array.shape[1:])
     if shape != format.shape:
         other = ImageFormat(shape, "row", shape)
@@ -253,28 +290,6 @@ def check_images_like(X: Any, format: ImageFormat) -> Images:
     elif format.low == 0.0 and format.high == 1.0:
         format = dataclasses.replace(format, low=None, high=None)
     return Images(array, format)
-
-
-def _as_array(X: Any) -> np.ndarray:
-    if isinstance(X, torch.Tensor):
-        X = X.detach().cpu().numpy()
-    if isinstance(X, np.ndarray) and X.dtype.kind in "USV":
-        raise ValueError(
-            f"X holds values of type {X.dtype}, not numbers. Expected images: {_LAYOUTS}."
-        )
-    shape = getattr(X, "shape", None)
-    if shape is not None and len(shape) > 4:
-        raise ValueError(f"X has {len(shape)} dimensions. Expected images: {_LAYOUTS}.")
-    array = check_array(X, allow_nd=True, dtype="numeric", ensure_all_finite=False)
-    if array.dtype.kind == "b":
-        array = array.astype(np.uint8) * np.uint8(255)
-    if array.dtype == np.float16:
-        array = array.astype(np.float32)
-    if not array.dtype.isnative:
-        array = array.astype(array.dtype.newbyteorder("="))
-    if array.ndim > 4:
-        raise ValueError(f"X has {array.ndim} dimensions. Expected images: {_LAYOUTS}.")
-    return array
 
 
 def _layout_of_images(shape: tuple[int, ...]) -> str:

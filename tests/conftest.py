@@ -25,13 +25,13 @@ def lander(tmp_path_factory):
     return fetch_lunarlander(n_rollouts=4, n_steps=30, stride=3, data_home=home)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def frames(lander):
     """Sixteen frames of all four rollouts, uint8, 64 by 64."""
     return np.concatenate([lander.images[lander.rollouts == rollout][:4] for rollout in range(4)])
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def noise():
     """Make noise images of any shape, uint8, that use the whole range."""
 
@@ -43,7 +43,7 @@ def noise():
     return make
 
 
-@pytest.fixture(params=PROCEDURES)
+@pytest.fixture(scope="session", params=PROCEDURES)
 def procedure(request):
     """Make an estimator of one of the six procedures, small and quick unless told otherwise."""
     estimator, encoder = PROCEDURES[request.param]
@@ -52,7 +52,9 @@ def procedure(request):
     )
 
 
-@pytest.fixture(params=[FeaturePredictionEncoder, PerceptualAutoencoder, PixelAutoencoder])
+@pytest.fixture(
+    scope="session", params=[FeaturePredictionEncoder, PerceptualAutoencoder, PixelAutoencoder]
+)
 def quick(request):
     """Make one of the three estimators, small and quick unless told otherwise."""
     return functools.partial(request.param, z=3, max_epochs=1, batch_size=16, random_state=0)

@@ -51,7 +51,9 @@ class TestShapes:
         ("side", "expected"), [(64, (31, 14, 6, 2)), (96, (47, 22, 10, 4))], ids=["64", "96"]
     )
     def test_image_encoder_sides(self, side, expected):
-        seen = sides(ImageEncoder((side, side), z=5).eval(), torch.zeros(1, 3, side, side), nn.Conv2d)
+        seen = sides(
+            ImageEncoder((side, side), z=5).eval(), torch.zeros(1, 3, side, side), nn.Conv2d
+        )
 
         channels = (32, 64, 128, 256)
         assert seen == [(c, s, s) for c, s in zip(channels, expected, strict=True)]

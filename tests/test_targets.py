@@ -1,0 +1,163 @@
+"""What the loss network sees: features, their principal components, and where they are kept."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.decomposition import PCA
+
+import skfp.targets
+from skfp import FeaturePredictionEncoder
+from skfp.cache import Cache
+from skfp.images import check_images
+from skfp.loss_network import load_loss_network
+from skfp.preprocessing import Canvas
+from skfp.targets import Components, Features, View, compute
+
+
+@pytest.fixture
+def features():
+    """Thirty rows of ten features, whose variances fall by half from one direction to the next."""
+    random = np.random.default_rng(0)
+    rotation = np.linalg.qr(random.normal(size=(10, 10)))[0]
+    rows = random.normal(size=(30, 10)) * 2.0 ** -np.arange(10) @ rotation + 5
+    return rows.astype(np.float32)
+
+
+@pytest.fixture
+def view(features):
+    return View(Features(features), torch.nn.Identity(), features.shape[1], Cache(None))
+
+
+class TestComponents:
+    def test_are_those_of_scikit_learn(self, view, features):
+        expected = PCA(3, svd_solver="full").fit(features)
+
+        components = view.components(3)
+
+        np.testing.assert_allclose(components.mean, expected.mean_, rtol=1e-5)
+        overlap = np.abs(components.basis.numpy() @ expected.components_.T)
+        np.testing.assert_allclose(overlap, np.eye(3), atol=1e-2)
+        share = expected.explained_variance_ratio_.sum()
+        assert components.explained_variance_ratio == pytest.approx(share, rel=1e-3)
+
+    def test_residual_is_the_squared_distance_to_what_they_reach(self, view, features):
+        components = view.components(3)
+
+        rows = components(torch.from_numpy(features))
+
+        assert rows.shape == (30, 4)
+        reached = components.features(rows[:, :-1]).numpy()
+        np.testing.assert_allclose(rows[:, -1], ((features - reached) ** 2).sum(1), rtol=1e-3)
+
+    def test_all_of_them_lose_nothing(self, view, features):
+        components = view.components(10)
+
+        rows = components(torch.from_numpy(features))
+
+        np.testing.assert_allclose(components.features(rows[:, :-1]), features, atol=1e-4)
+        np.testing.assert_allclose(rows[:, -1], 0, atol=1e-4)
+        assert components.explained_variance_ratio == pytest.approx(1)
+
+    @pytest.mark.parametrize("n_components", ["auto", 10_000])
+    def test_never_more_than_the_sample_determines(self, view, n_components):
+        assert view.components(n_components).basis.shape == (10, 10)
+
+    def test_equal_features_have_finite_components(self):
+        rows = Features(np.full((6, 4), 0.5, dtype=np.float32))
+        components = View(rows, torch.nn.Identity(), 4, Cache(None)).components(2)
+
+        coefficients = components(rows.read(slice(None)))
+
+        assert coefficients.isfinite().all()
+        np.testing.assert_allclose(coefficients, 0, atol=1e-6)
+
+    def test_coefficients_of_all_images(self, view, features):
+        components = view.components(3)
+
+        rows = view.coefficients(components).read(slice(None))
+
+        torch.testing.assert_close(rows, components(torch.from_numpy(features)))
+
+    def test_residual_is_never_negative(self):
+        components = Components(torch.zeros(2), torch.tensor([[0.6, 0.8]]) * 1.0001, 1.0)
+
+        assert components(torch.tensor([[3.0, 4.0]]))[0, -1] == 0
+
+
+class TestCompute:
+    def test_features_of_frames(self, frames):
+        alexnet = load_loss_network("alexnet")
+        see = torch.nn.Sequential(Canvas((64, 64)), alexnet)
+
+        rows = compute(check_images(frames), see, 9_408)
+
+        assert rows.dtype == np.float32
+        with torch.inference_mode():
+            pixels = torch.from_numpy(frames.transpose(0, 3, 1, 2) / np.float32(255))
+            np.testing.assert_allclose(rows, alexnet(pixels), atol=1e-5)
+
+    def test_more_images_than_a_batch_keep_their_order(self, monkeypatch):
+        monkeypatch.setattr(skfp.targets, "BATCH_SIZE", 4)
+        rows = np.arange(22, dtype=np.float32).reshape(11, 2)
+
+        computed = compute(Features(rows), lambda batch: batch * 2, 2)
+
+        np.testing.assert_array_equal(computed, rows * 2)
+
+    def test_on_disk_above_the_limit(self, frames, monkeypatch):
+        encoder = FeaturePredictionEncoder(
+            z=2, target_components=None, max_epochs=1, random_state=0
+        )
+        in_memory = encoder.fit_transform(frames)
+
+        monkeypatch.setattr(skfp.targets, "MAX_BYTES_IN_MEMORY", 1)
+        rows = compute(Features(np.ones((3, 2), np.float32)), torch.nn.Identity(), 2)
+
+        assert isinstance(rows, np.memmap)
+        np.testing.assert_array_equal(rows, 1)
+        np.testing.assert_array_equal(encoder.fit_transform(frames), in_memory)
+
+
+class TestTargetComponents:
+    """What a user sees of the compression: the parameter `target_components`."""
+
+    @pytest.mark.parametrize(("asked", "expected"), [(5, 5), ("auto", 16), (None, 9_408)])
+    def test_decoder_predicts_so_many_values(self, frames, asked, expected):
+        encoder = FeaturePredictionEncoder(
+            z=2, target_components=asked, max_epochs=1, random_state=0
+        ).fit(frames)
+
+        with torch.inference_mode():
+            assert encoder.decoder_(torch.zeros(1, 2)).shape == (1, expected)
+
+    def test_losses_are_on_one_scale_for_any_number_of_components(self, frames):
+        losses = [
+            FeaturePredictionEncoder(
+                z=8, target_components=k, max_epochs=1, random_state=0, lr=1e-6
+            )
+            .fit(frames)
+            .score(frames)
+            for k in (2, 8, 16)
+        ]
+        # Untrained decoders predict about the mean features: equation 3 is their variance.
+        see = torch.nn.Sequential(Canvas((64, 64)), load_loss_network("alexnet"))
+        variance = compute(check_images(frames), see, 9_408).var(axis=0).mean()
+
+        np.testing.assert_allclose(losses, -variance, rtol=0.2)
+
+    def test_fewer_components_leave_a_greater_loss(self, frames):
+        few, many = (
+            FeaturePredictionEncoder(
+                z=8, target_components=k, max_epochs=12, batch_size=8, random_state=0
+            )
+            .fit(frames)
+            .score(frames)
+            for k in (1, 16)
+        )
+
+        assert many > few
+
+    @pytest.mark.parametrize("wrong", [0, "all", 2.5])
+    def test_refused(self, frames, wrong):
+        with pytest.raises(ValueError, match="'target_components' parameter"):
+            FeaturePredictionEncoder(target_components=wrong).fit(frames)

@@ -1,0 +1,459 @@
+"""Training as a user sees it: epochs, batches, the best epoch, seeds, progress and callbacks."""
+
+import contextlib
+import copy
+import os
+import random
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from skorch.callbacks import Callback, Checkpoint
+
+from skfp import FeaturePredictionEncoder, PerceptualAutoencoder, PixelAutoencoder
+
+
+class Snapshots(Callback):
+    """Keeps the encoder's weights as they are at the end of each epoch."""
+
+    def on_train_begin(self, net, **kwargs):
+        self.weights_ = []
+
+    def on_epoch_end(self, net, **kwargs):
+        self.weights_.append(copy.deepcopy(net.module_.encoder.state_dict()))
+
+
+class Spoil(Callback):
+    """Overwrites the weights at the beginning of an epoch, so that no later one is as good."""
+
+    def __init__(self, epoch):
+        self.epoch = epoch
+
+    def on_epoch_begin(self, net, **kwargs):
+        if len(net.history) == self.epoch:
+            with torch.no_grad():
+                for weights in net.module_.decoder.parameters():
+                    weights.fill_(3.0)
+
+
+class Batches(Callback):
+    """Keeps the images of each batch, for each epoch in training and in validation."""
+
+    def on_train_begin(self, net, **kwargs):
+        self.train_, self.valid_ = [], []
+
+    def on_epoch_begin(self, net, **kwargs):
+        self.train_.append([])
+        self.valid_.append([])
+
+    def on_batch_end(self, net, batch, training, **kwargs):
+        (self.train_ if training else self.valid_)[-1].append(batch[0].clone())
+
+
+def identities(batches):
+    return [image.numpy().tobytes() for batch in batches for image in batch]
+
+
+def assert_same_weights(module, weights):
+    for name, tensor in module.state_dict().items():
+        torch.testing.assert_close(tensor, weights[name], rtol=0, atol=0)
+
+
+class TestBestEpoch:
+    @pytest.fixture(scope="class")
+    def spoilt(self, quick, frames):
+        """An encoder of which all epochs from the third on are spoilt, and what it was fed."""
+        snapshots = Snapshots()
+        encoder = quick(
+            max_epochs=4, patience=10, batch_size=6, callbacks=[Spoil(epoch=3), snapshots]
+        )
+        return encoder.fit(frames, X_val=frames[:7]), snapshots
+
+    def test_is_the_one_of_the_least_validation_loss(self, spoilt):
+        encoder, _ = spoilt
+        losses = [epoch["valid_loss"] for epoch in encoder.history_]
+
+        assert encoder.n_epochs_ == len(losses) == 4
+        assert encoder.best_epoch_ == np.argmin(losses) + 1 <= 2
+        assert encoder.validation_loss_ == min(losses)
+        assert [epoch["epoch"] for epoch in encoder.history_] == [1, 2, 3, 4]
+
+    def test_its_encoder_is_restored(self, spoilt):
+        encoder, snapshots = spoilt
+
+        assert_same_weights(encoder.encoder_, snapshots.weights_[encoder.best_epoch_ - 1])
+
+    def test_its_decoder_is_restored(self, spoilt, frames):
+        encoder, _ = spoilt
+
+        loss = -encoder.score(frames[:7])
+
+        assert loss == pytest.approx(encoder.validation_loss_, rel=1e-4)
+        assert loss < encoder.history_[-1]["valid_loss"] * 0.9
+
+    def test_the_last_epoch_may_be_the_best(self, frames):
+        snapshots = Snapshots()
+        encoder = FeaturePredictionEncoder(
+            z=4, max_epochs=3, patience=1, random_state=0, callbacks=[Spoil(epoch=1), snapshots]
+        ).fit(frames, X_val=frames)
+
+        # After such a start every epoch is better than the one before.
+        losses = [epoch["valid_loss"] for epoch in encoder.history_]
+        assert losses == sorted(losses, reverse=True)
+        assert encoder.best_epoch_ == encoder.n_epochs_ == 3
+        assert_same_weights(encoder.encoder_, snapshots.weights_[-1])
+
+
+class TestEarlyStopping:
+    @pytest.mark.parametrize("patience", [1, 3])
+    def test_after_so_many_epochs_without_a_better_one(self, frames, patience):
+        encoder = FeaturePredictionEncoder(
+            z=4,
+            max_epochs=20,
+            patience=patience,
+            batch_size=5,
+            random_state=0,
+            callbacks=[Spoil(epoch=3)],
+        ).fit(frames)
+
+        assert encoder.best_epoch_ <= 2
+        assert encoder.n_epochs_ == len(encoder.history_) == encoder.best_epoch_ + patience
+
+
+class TestLearning:
+    def test_loss_falls_on_frames(self, quick, frames):
+        encoder = quick(z=8, max_epochs=6, batch_size=4).fit(frames, X_val=frames)
+
+        assert encoder.history_[-1]["train_loss"] < encoder.history_[0]["train_loss"] * 0.7
+        assert encoder.validation_loss_ < encoder.history_[0]["valid_loss"] * 0.9
+
+    def test_pixels_are_reconstructed(self):
+        """Black and white halves, in four directions, come back the right way round."""
+        images = np.zeros((4, 64, 48, 3), dtype=np.uint8)
+        images[0, :32], images[1, 32:], images[2, :, :24], images[3, :, 24:] = 255, 255, 255, 255
+        X = np.tile(images, (3, 1, 1, 1))
+        encoder = PixelAutoencoder(z=8, max_epochs=20, batch_size=6, random_state=0)
+
+        encoder.fit(X, X_val=images)
+
+        decoded = encoder.inverse_transform(encoder.transform(images))
+        right = (decoded > 127) == (images > 127)
+        assert right.mean() > 0.95
+
+    @pytest.mark.parametrize("lr", [1e-9, 1e-3])
+    def test_learning_rate(self, frames, lr):
+        snapshots = Snapshots()
+        FeaturePredictionEncoder(
+            z=2, lr=lr, max_epochs=2, batch_size=8, random_state=0, callbacks=[snapshots]
+        ).fit(frames)
+
+        first, last = (weights["head.weight"] for weights in snapshots.weights_)
+        assert torch.allclose(first, last, rtol=0, atol=1e-6) == (lr == 1e-9)
+
+    def test_mixed_precision(self, frames):
+        encoder = PerceptualAutoencoder(
+            z=4, max_epochs=2, batch_size=8, precision="bfloat16", random_state=0
+        ).fit(frames)
+
+        assert np.isfinite(encoder.validation_loss_)
+        assert encoder.transform(frames).dtype == np.float32
+        assert all(p.dtype == torch.float32 for p in encoder.encoder_.parameters())
+
+
+class TestBatches:
+    def test_each_image_once_an_epoch_in_a_new_order(self, noise):
+        X = noise(23, 16, 16, 3)
+        batches = Batches()
+        PixelAutoencoder(z=2, max_epochs=2, batch_size=4, random_state=0, callbacks=[batches]).fit(
+            X
+        )
+
+        first, second = (identities(epoch) for epoch in batches.train_)
+        held_out = identities(batches.valid_[0])
+        # A fifth of 23 images, rounded up, is held out.
+        assert (len(first), len(held_out)) == (18, 5)
+        assert sorted(first) == sorted(second)
+        assert first != second
+        assert sorted(first + held_out) == sorted(
+            image.tobytes() for image in X.transpose(0, 3, 1, 2).copy()
+        )
+        assert held_out == identities(batches.valid_[1])
+        assert max(len(batch) for batch in batches.train_[0]) == 4
+
+    @pytest.mark.parametrize(("fraction", "n_valid"), [(0.5, 10), (0.1, 2), (0.01, 1)])
+    def test_validation_fraction(self, noise, fraction, n_valid):
+        batches = Batches()
+        PixelAutoencoder(
+            z=2, max_epochs=1, validation_fraction=fraction, random_state=0, callbacks=[batches]
+        ).fit(noise(20, 16, 16, 3))
+
+        assert len(identities(batches.valid_[0])) == n_valid
+        assert len(identities(batches.train_[0])) == 20 - n_valid
+
+    def test_bytes_stay_bytes_until_they_are_on_the_device(self, noise):
+        batches = Batches()
+        PixelAutoencoder(z=2, max_epochs=1, random_state=0, callbacks=[batches]).fit(
+            noise(10, 16, 16, 3)
+        )
+
+        assert batches.train_[0][0].dtype == torch.uint8
+
+    @pytest.mark.parametrize("n_images", [5, 9, 17])
+    def test_last_batch_of_one_image(self, noise, n_images):
+        """Batches of 4 leave one image over, for which BatchNorm has but one row."""
+        X = noise(n_images, 64, 64, 3)
+        encoder = PixelAutoencoder(z=2, max_epochs=1, batch_size=4, random_state=0)
+
+        assert np.isfinite(encoder.fit(X, X_val=X[:1]).validation_loss_)
+
+
+class TestValidationImages:
+    def test_all_of_X_is_trained_on_and_X_val_judges(self, quick, noise):
+        X, X_val = noise(11, 64, 64, 3), noise(5, 64, 64, 3, seed=1)
+        batches = Batches()
+
+        encoder = quick(batch_size=3, callbacks=[batches]).fit(X, X_val=X_val)
+
+        assert len(identities(batches.train_[0])) == 11
+        assert identities(batches.valid_[0]) == [
+            image.tobytes() for image in X_val.transpose(0, 3, 1, 2).copy()
+        ]
+        assert encoder.validation_loss_ == pytest.approx(-encoder.score(X_val), rel=1e-4)
+
+    def test_one_image_is_enough_to_train_on_with_X_val(self, noise):
+        X = noise(3, 64, 64, 3)
+
+        encoder = PixelAutoencoder(z=2, max_epochs=1, random_state=0).fit(X[:1], X_val=X[1:])
+
+        assert np.isfinite(encoder.validation_loss_)
+
+    def test_takes_another_layout_and_range(self, noise):
+        X, X_val = noise(8, 64, 64, 3), noise(5, 64, 64, 3, seed=1)
+        encoder = PixelAutoencoder(z=2, max_epochs=1, random_state=0)
+
+        expected = encoder.fit(X, X_val=X_val).validation_loss_
+
+        floats = (X_val / 255).transpose(0, 3, 1, 2)
+        assert encoder.fit(X, X_val=floats).validation_loss_ == pytest.approx(expected, rel=1e-5)
+
+
+class TestVariational:
+    def test_loss_is_that_of_the_procedure_plus_gamma_times_the_term(self, frames):
+        seen = []
+
+        class Look(Callback):
+            def on_batch_end(self, net, batch, training, loss, y_pred, **kwargs):
+                seen.append((batch[1], y_pred, loss.item()))
+
+        PixelAutoencoder(
+            z=3, gamma=0.3, max_epochs=1, batch_size=8, random_state=0, callbacks=[Look()]
+        ).fit(frames)
+
+        assert len(seen) == 3  # 12 images in two batches, and the 4 held out
+        for images, prediction, loss in seen:
+            decoded, mean, log_variance = (part.detach().double().numpy() for part in prediction)
+            pixels = np.mean((decoded - images.numpy() / 255) ** 2)
+            term = np.mean(mean**2 + np.exp(log_variance) - 1 - log_variance)
+            assert term > 0
+            assert loss == pytest.approx(pixels + 0.3 * term, rel=1e-4)
+
+    def test_embedding_is_drawn_in_training_and_the_mean_in_validation(self, frames):
+        drawn = []
+
+        class Compare(Callback):
+            def on_batch_end(self, net, training, y_pred, **kwargs):
+                # The learning rate is nearly 0, so the decoder is still the one that was used.
+                with torch.no_grad():
+                    of_mean = net.module_.decoder(y_pred.mean)
+                drawn.append((training, (of_mean - y_pred.decoded).abs().max().item()))
+
+        FeaturePredictionEncoder(
+            z=3, gamma=0.1, lr=1e-12, max_epochs=1, random_state=0, callbacks=[Compare()]
+        ).fit(frames)
+
+        assert {training: difference > 1e-3 for training, difference in drawn} == {
+            True: True,
+            False: False,
+        }
+
+    def test_transform_gives_the_mean(self, procedure, frames):
+        encoder = procedure(gamma=0.1).fit(frames)
+
+        embedding = encoder.transform(frames)
+
+        np.testing.assert_array_equal(embedding, encoder.transform(frames))
+        pixels = torch.from_numpy(frames.transpose(0, 3, 1, 2) / np.float32(255))
+        with torch.inference_mode():
+            inputs = encoder.loss_network_(pixels) if encoder.encoder == "features" else pixels
+            mean = encoder.encoder_(inputs)
+        np.testing.assert_allclose(embedding, mean, rtol=1e-3, atol=1e-4)
+
+    def test_term_keeps_embeddings_near_the_standard_normal(self, frames):
+        spread = [
+            np.abs(
+                FeaturePredictionEncoder(
+                    z=4, gamma=gamma, max_epochs=10, batch_size=4, random_state=0
+                ).fit_transform(frames)
+            ).mean()
+            for gamma in (1e-6, 10.0)
+        ]
+
+        assert spread[1] < spread[0] / 2
+
+    def test_second_head_is_counted(self, frames):
+        plain, variational = (
+            PixelAutoencoder(z=5, gamma=gamma, max_epochs=1, random_state=0).fit(frames)
+            for gamma in (0, 1e-3)
+        )
+
+        assert variational.n_parameters_ - plain.n_parameters_ == 1_024 * 5 + 5
+
+
+class TestRandomState:
+    def test_same_seed_same_embedding_bit_for_bit(self, procedure, frames):
+        first, second = (procedure(max_epochs=2, batch_size=8).fit(frames) for _ in range(2))
+
+        np.testing.assert_array_equal(first.transform(frames), second.transform(frames))
+        assert first.validation_loss_ == second.validation_loss_
+
+    def test_same_seed_same_variational_embedding(self, frames):
+        first, second = (
+            FeaturePredictionEncoder(
+                z=3, gamma=0.1, max_epochs=2, batch_size=8, random_state=0
+            ).fit_transform(frames)
+            for _ in range(2)
+        )
+
+        np.testing.assert_array_equal(first, second)
+
+    def test_whatever_was_drawn_before(self, frames):
+        encoder = FeaturePredictionEncoder(z=3, max_epochs=2, batch_size=8, random_state=3)
+        first = encoder.fit_transform(frames)
+        torch.rand(7), np.random.rand(7)  # noqa: NPY002
+
+        np.testing.assert_array_equal(encoder.fit_transform(frames), first)
+
+    def test_same_in_a_fresh_process(self, frames, tmp_path):
+        encoder = FeaturePredictionEncoder(z=3, max_epochs=2, batch_size=8, random_state=7)
+        expected = encoder.fit_transform(frames)
+        np.save(tmp_path / "frames.npy", frames)
+        script = (
+            "import sys, numpy as np, torch\n"
+            "from skfp import FeaturePredictionEncoder\n"
+            f"torch.set_num_threads({torch.get_num_threads()})\n"
+            "X = np.load(sys.argv[1])\n"
+            f"np.save(sys.argv[2], {encoder!r}.fit_transform(X))\n"
+        )
+
+        subprocess.run(
+            [sys.executable, "-c", script, tmp_path / "frames.npy", tmp_path / "embedding.npy"],
+            check=True,
+            env={**os.environ, "PYTHONHASHSEED": "123"},
+        )
+
+        np.testing.assert_array_equal(np.load(tmp_path / "embedding.npy"), expected)
+
+    def test_other_seed_other_embedding(self, frames):
+        embeddings = [
+            FeaturePredictionEncoder(z=3, max_epochs=1, random_state=seed).fit_transform(frames)
+            for seed in (0, 1, np.random.RandomState(0), None)
+        ]
+
+        assert not np.allclose(embeddings[0], embeddings[1])
+        # A generator is the seed that it draws first.
+        np.testing.assert_array_equal(embeddings[0], embeddings[2])
+        assert not np.allclose(embeddings[0], embeddings[3])
+
+    def test_global_generators_are_left_alone(self, procedure, frames):
+        def states():
+            _, keys, *rest = np.random.get_state()  # noqa: NPY002
+            return [torch.get_rng_state().tolist(), keys.tolist(), rest, random.getstate()]
+
+        before = states()
+
+        encoder = procedure(gamma=0.1).fit(frames)
+        encoder.transform(frames)
+        encoder.score(frames)
+
+        assert states() == before
+
+
+class TestProgress:
+    @pytest.fixture
+    def train(self, frames, capfd):
+        def train(verbose):
+            PixelAutoencoder(z=2, max_epochs=3, random_state=0, verbose=verbose).fit(frames)
+            return capfd.readouterr()
+
+        return train
+
+    def test_silent_by_default(self, train):
+        assert train(verbose=0) == ("", "")
+
+    @pytest.mark.parametrize("verbose", [1, True])
+    def test_one_line_an_epoch(self, train, verbose):
+        lines = train(verbose=verbose).out.splitlines()
+
+        assert len(lines) == 3
+        for number, line in enumerate(lines, start=1):
+            assert f"{number}/3" in line
+            for word in ("train", "validation", "loss", "images/s", "left"):
+                assert word in line
+
+    def test_bar_over_epochs_and_batches(self, train):
+        shown = train(verbose=2)
+
+        assert shown.out == ""
+        assert "epoch 1/3" in shown.err
+        assert "epoch 3/3" in shown.err
+        for word in ("100%", "images/s", "train=", "valid="):
+            assert word in shown.err
+
+
+class TestCallbacks:
+    def test_are_called_by_skorch(self, frames):
+        class Count(Callback):
+            calls = 0
+
+            def on_epoch_end(self, net, dataset_train, dataset_valid, **kwargs):
+                Count.calls += 1
+                assert (len(dataset_train), len(dataset_valid)) == (12, 4)
+
+        PixelAutoencoder(z=2, max_epochs=3, random_state=0, callbacks=[Count()]).fit(frames)
+
+        assert Count.calls == 3
+
+    def test_of_skorch_itself_with_a_name(self, frames, tmp_path):
+        checkpoint = Checkpoint(dirname=tmp_path, monitor="valid_loss_best")
+
+        PixelAutoencoder(z=2, max_epochs=2, random_state=0, callbacks=[("mine", checkpoint)]).fit(
+            frames
+        )
+
+        assert (tmp_path / "params.pt").stat().st_size > 1_000_000
+
+    def test_change_nothing_by_being_there(self, frames):
+        encoder = PixelAutoencoder(z=2, max_epochs=2, random_state=0)
+        expected = encoder.fit_transform(frames)
+
+        encoder.set_params(callbacks=[Snapshots()])
+
+        np.testing.assert_array_equal(encoder.fit_transform(frames), expected)
+
+    @pytest.mark.parametrize("epoch", [1, 2])
+    def test_interrupted_by_the_user(self, frames, epoch):
+        """Ctrl-C ends in KeyboardInterrupt, or in an encoder that has finished an epoch."""
+
+        class Interrupt(Callback):
+            def on_batch_end(self, net, training, **kwargs):
+                if training and len(net.history) == epoch:
+                    raise KeyboardInterrupt
+
+        encoder = PixelAutoencoder(z=2, max_epochs=3, random_state=0, callbacks=[Interrupt()])
+
+        with contextlib.suppress(KeyboardInterrupt):
+            encoder.fit(frames)
+            assert encoder.n_epochs_ == epoch - 1 > 0
+            assert np.isfinite(encoder.transform(frames)).all()
