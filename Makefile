@@ -5,7 +5,7 @@ BIN := .venv/bin
 .PHONY: demo test lint
 
 demo: .venv/benchmarks
-	$(BIN)/python -m benchmarks demo
+	$(BIN)/python -m benchmarks demo --out out/demo
 
 test: .venv/test
 	$(BIN)/python -m pytest

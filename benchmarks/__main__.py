@@ -10,6 +10,9 @@ from importlib import import_module
 # for, has `add_arguments(parser)` and `main(args)`, and its docstring is its help.
 COMMANDS = {
     "demo": "pretrain on LunarLander, probe, and compare with simple baselines (minutes)",
+    "memory": "peak memory of fitting on 105,000 images",
+    "study": "targets, batch size, schedule and augmentation against training seconds (an hour)",
+    "speed": "images per second of training and embedding against textbook loops (minutes)",
     "readme": "fill the README's tables from the committed result files",
 }
 

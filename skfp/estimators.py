@@ -55,8 +55,8 @@ class FeaturePredictionEncoder(BaseImageEncoder):
         Epochs to train at most.
     batch_size : int, default=128
         Images per training step.
-    lr : float, default=1e-3
-        Learning rate of Adam at its highest.
+    lr : float, default=3e-3
+        Learning rate of Adam, at its highest where there is a schedule.
     lr_schedule : {"one-cycle"} or None, default="one-cycle"
         "one-cycle" raises the learning rate to `lr` and then lowers it to almost zero over
         `max_epochs`; None keeps it at `lr`, as the paper does.
@@ -161,8 +161,8 @@ class FeaturePredictionEncoder(BaseImageEncoder):
         image_shape: Sequence[int] | None = None,
         max_epochs: int = 50,
         batch_size: int = 128,
-        lr: float = 1e-3,
-        lr_schedule: str | None = None,
+        lr: float = 3e-3,
+        lr_schedule: str | None = "one-cycle",
         validation_fraction: float = 0.2,
         patience: int = 10,
         gamma: float = 0.0,
@@ -310,7 +310,7 @@ class PerceptualAutoencoder(_ImageAutoencoder):
     batch_size : int, default=128
         Images per training step.
     lr : float, default=1e-3
-        Learning rate of Adam.
+        Learning rate of Adam, at its highest where there is a schedule.
     lr_schedule : {"one-cycle"} or None, default=None
         "one-cycle" raises the learning rate to `lr` and then lowers it to almost zero over
         `max_epochs`; None keeps it at `lr`, as the paper does.
@@ -414,7 +414,7 @@ class PixelAutoencoder(_ImageAutoencoder):
     batch_size : int, default=128
         Images per training step.
     lr : float, default=1e-3
-        Learning rate of Adam.
+        Learning rate of Adam, at its highest where there is a schedule.
     lr_schedule : {"one-cycle"} or None, default=None
         "one-cycle" raises the learning rate to `lr` and then lowers it to almost zero over
         `max_epochs`; None keeps it at `lr`, as the paper does.

@@ -52,6 +52,12 @@ def procedure(request):
     )
 
 
+@pytest.fixture(scope="session")
+def trained(procedure, frames):
+    """An estimator of one of the six procedures, fitted to frames; the first seven judge epochs."""
+    return procedure(max_epochs=2, batch_size=9).fit(frames, X_val=frames[:7])
+
+
 @pytest.fixture(
     scope="session", params=[FeaturePredictionEncoder, PerceptualAutoencoder, PixelAutoencoder]
 )

@@ -10,6 +10,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from sklearn.base import clone
 from skorch.callbacks import Callback, Checkpoint
 
 from skfp import FeaturePredictionEncoder, PerceptualAutoencoder, PixelAutoencoder
@@ -63,11 +64,16 @@ def assert_same_weights(module, weights):
 
 class TestBestEpoch:
     @pytest.fixture(scope="class")
-    def spoilt(self, quick, frames):
+    def spoilt(self, frames):
         """An encoder of which all epochs from the third on are spoilt, and what it was fed."""
         snapshots = Snapshots()
-        encoder = quick(
-            max_epochs=4, patience=10, batch_size=6, callbacks=[Spoil(epoch=3), snapshots]
+        encoder = FeaturePredictionEncoder(
+            z=3,
+            max_epochs=4,
+            patience=10,
+            batch_size=6,
+            random_state=0,
+            callbacks=[Spoil(epoch=3), snapshots],
         )
         return encoder.fit(frames, X_val=frames[:7]), snapshots
 
@@ -107,7 +113,7 @@ class TestBestEpoch:
 
 
 class TestEarlyStopping:
-    @pytest.mark.parametrize("patience", [1, 3])
+    @pytest.mark.parametrize("patience", [1, 2])
     def test_after_so_many_epochs_without_a_better_one(self, frames, patience):
         encoder = FeaturePredictionEncoder(
             z=4,
@@ -124,7 +130,7 @@ class TestEarlyStopping:
 
 class TestLearning:
     def test_loss_falls_on_frames(self, quick, frames):
-        encoder = quick(z=8, max_epochs=6, batch_size=4).fit(frames, X_val=frames)
+        encoder = quick(z=8, max_epochs=6, batch_size=8).fit(frames, X_val=frames)
 
         assert encoder.history_[-1]["train_loss"] < encoder.history_[0]["train_loss"] * 0.7
         assert encoder.validation_loss_ < encoder.history_[0]["valid_loss"] * 0.9
@@ -134,7 +140,7 @@ class TestLearning:
         images = np.zeros((4, 64, 48, 3), dtype=np.uint8)
         images[0, :32], images[1, 32:], images[2, :, :24], images[3, :, 24:] = 255, 255, 255, 255
         X = np.tile(images, (3, 1, 1, 1))
-        encoder = PixelAutoencoder(z=8, max_epochs=20, batch_size=6, random_state=0)
+        encoder = PixelAutoencoder(z=8, max_epochs=16, batch_size=6, random_state=0)
 
         encoder.fit(X, X_val=images)
 
@@ -182,7 +188,7 @@ class TestBatches:
         assert held_out == identities(batches.valid_[1])
         assert max(len(batch) for batch in batches.train_[0]) == 4
 
-    @pytest.mark.parametrize(("fraction", "n_valid"), [(0.5, 10), (0.1, 2), (0.01, 1)])
+    @pytest.mark.parametrize(("fraction", "n_valid"), [(0.5, 10), (0.01, 1)])
     def test_validation_fraction(self, noise, fraction, n_valid):
         batches = Batches()
         PixelAutoencoder(
@@ -200,7 +206,7 @@ class TestBatches:
 
         assert batches.train_[0][0].dtype == torch.uint8
 
-    @pytest.mark.parametrize("n_images", [5, 9, 17])
+    @pytest.mark.parametrize("n_images", [5, 9])
     def test_last_batch_of_one_image(self, noise, n_images):
         """Batches of 4 leave one image over, for which BatchNorm has but one row."""
         X = noise(n_images, 64, 64, 3)
@@ -278,23 +284,22 @@ class TestVariational:
             False: False,
         }
 
-    def test_transform_gives_the_mean(self, procedure, frames):
-        encoder = procedure(gamma=0.1).fit(frames)
+    def test_transform_gives_the_mean(self, quick, frames):
+        encoder = quick(gamma=0.1).fit(frames)
 
         embedding = encoder.transform(frames)
 
         np.testing.assert_array_equal(embedding, encoder.transform(frames))
         pixels = torch.from_numpy(frames.transpose(0, 3, 1, 2) / np.float32(255))
         with torch.inference_mode():
-            inputs = encoder.loss_network_(pixels) if encoder.encoder == "features" else pixels
-            mean = encoder.encoder_(inputs)
+            mean = encoder.encoder_(pixels)
         np.testing.assert_allclose(embedding, mean, rtol=1e-3, atol=1e-4)
 
     def test_term_keeps_embeddings_near_the_standard_normal(self, frames):
         spread = [
             np.abs(
                 FeaturePredictionEncoder(
-                    z=4, gamma=gamma, max_epochs=10, batch_size=4, random_state=0
+                    z=4, gamma=gamma, max_epochs=6, batch_size=4, random_state=0
                 ).fit_transform(frames)
             ).mean()
             for gamma in (1e-6, 10.0)
@@ -312,11 +317,13 @@ class TestVariational:
 
 
 class TestRandomState:
-    def test_same_seed_same_embedding_bit_for_bit(self, procedure, frames):
-        first, second = (procedure(max_epochs=2, batch_size=8).fit(frames) for _ in range(2))
+    def test_same_seed_same_embedding_bit_for_bit(self, trained, frames):
+        again = clone(trained).fit(frames, X_val=frames[:7])
 
-        np.testing.assert_array_equal(first.transform(frames), second.transform(frames))
-        assert first.validation_loss_ == second.validation_loss_
+        np.testing.assert_array_equal(again.transform(frames), trained.transform(frames))
+        assert [row["train_loss"] for row in again.history_] == [
+            row["train_loss"] for row in trained.history_
+        ]
 
     def test_same_seed_same_variational_embedding(self, frames):
         first, second = (
@@ -366,14 +373,14 @@ class TestRandomState:
         np.testing.assert_array_equal(embeddings[0], embeddings[2])
         assert not np.allclose(embeddings[0], embeddings[3])
 
-    def test_global_generators_are_left_alone(self, procedure, frames):
+    def test_global_generators_are_left_alone(self, quick, frames):
         def states():
             _, keys, *rest = np.random.get_state()  # noqa: NPY002
             return [torch.get_rng_state().tolist(), keys.tolist(), rest, random.getstate()]
 
         before = states()
 
-        encoder = procedure(gamma=0.1).fit(frames)
+        encoder = quick(gamma=0.1).fit(frames)
         encoder.transform(frames)
         encoder.score(frames)
 

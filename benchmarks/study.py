@@ -1,0 +1,301 @@
+"""What a second of feature prediction training buys: targets, batches, schedules, augmentation.
+
+Every variant changes one thing in the package's defaults, trains on the same LunarLander frames
+with several seeds, and goes through the same probes. A killed study continues where it stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from skorch.callbacks import Callback
+
+from benchmarks.records import (
+    common_settings,
+    describe_machine,
+    fingerprint,
+    markdown_table,
+    read_records,
+    write_atomically,
+    write_record,
+)
+
+PIXELS_PER_UNIT = 32
+VIEWS = 5
+
+
+class Variant(NamedTuple):
+    """One change to the defaults."""
+
+    title: str
+    parameters: Mapping[str, Any] = {}
+    augmented: bool = False
+    # The paper's settings train until they have had the default's seconds.
+    equal_seconds: bool = False
+
+
+VARIANTS = {
+    "default": Variant("this package's defaults"),
+    "paper": Variant("paper settings, for the same seconds", equal_seconds=True),
+    "components-64": Variant("64 components", {"target_components": 64}),
+    "components-128": Variant("128 components", {"target_components": 128}),
+    "components-256": Variant("256 components", {"target_components": 256}),
+    "components-1024": Variant("1,024 components", {"target_components": 1024}),
+    "components-all": Variant("all features", {"target_components": None}),
+    "scaled-half": Variant("components scaled by std^-0.5", {"power": 0.5}),
+    "scaled-one": Variant("components scaled by std^-1", {"power": 1.0}),
+    "batch-64": Variant("batches of 64", {"batch_size": 64}),
+    "batch-512": Variant("batches of 512", {"batch_size": 512}),
+    "constant-lr": Variant("constant learning rate 1e-3", {"lr_schedule": None, "lr": 1e-3}),
+    "lr-1e-3": Variant("one-cycle to 1e-3", {"lr": 1e-3}),
+    "augmented": Variant("flips and shifts", augmented=True),
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's options."""
+    add = parser.add_argument
+    add("--out", type=Path, default=Path("benchmarks/results/study"), help="folder of the records")
+    add("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
+    add("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    add("--rollouts", type=int, default=1600, help="unlabelled rollouts")
+    add("--labelled-rollouts", type=int, default=600)
+    add("--test-rollouts", type=int, default=150)
+    add("--stride", type=int, default=10)
+    add("--z", type=int, default=64)
+    add("--max-epochs", type=int, default=5)
+    add("--data-home", type=Path, help="where frames are kept between runs")
+    add("--n-jobs", type=int, default=-1, help="processes for frames and probes")
+
+
+def main(args: argparse.Namespace) -> None:
+    """Run what is missing, then print the table and draw the plot."""
+    names = ("rollouts", "labelled_rollouts", "test_rollouts", "stride", "z", "max_epochs")
+    settings = {name: getattr(args, name) for name in names}
+    frames = None
+    for seed in args.seeds:
+        for name in args.variants:
+            path = args.out / f"{name}-{seed}-{fingerprint(settings)}.json"
+            if path.exists():
+                continue
+            frames = frames or _frames(args)
+            record = _run(name, seed, settings, frames, args)
+            write_record(path, {"variant": name, "seed": seed, "settings": settings, **record})
+            print(
+                f"{VARIANTS[name].title}, seed {seed}: {_pixels(record):.2f} px after "
+                f"{record['training']['seconds']:.0f} s",
+                flush=True,
+            )
+    records = read_records(args.out)
+    print(f"\n{table(records)}")
+    picture = write_atomically(args.out / "study.png", lambda path: draw(records).savefig(path))
+    print(f"\nThe picture is {picture}.")
+
+
+def _frames(args: argparse.Namespace) -> tuple:
+    from skfp.datasets import fetch_lunarlander
+
+    runs = (args.rollouts, args.labelled_rollouts, args.test_rollouts)
+    return tuple(
+        fetch_lunarlander(
+            run=run,
+            n_rollouts=n_rollouts,
+            stride=args.stride,
+            data_home=args.data_home,
+            n_jobs=args.n_jobs,
+            verbose=1,
+        )
+        for run, n_rollouts in enumerate(runs, start=1)
+    )
+
+
+def _run(name: str, seed: int, settings: Mapping, frames: tuple, args: argparse.Namespace) -> dict:
+    from benchmarks.methods import evaluate
+    from skfp import FeaturePredictionEncoder
+
+    variant = VARIANTS[name]
+    unlabelled, labelled, test = frames
+    images = unlabelled.images
+    parameters = {"z": args.z, "random_state": seed, "max_epochs": args.max_epochs}
+    make: Callable = FeaturePredictionEncoder
+    if "power" in variant.parameters:
+        make = _scaled_encoder()
+    if variant.equal_seconds:
+        default = args.out / f"default-{seed}-{fingerprint(settings)}.json"
+        if not default.exists():
+            raise SystemExit(f"Run the variant 'default' with seed {seed} first.")
+        seconds = json.loads(default.read_text("utf-8"))["training"]["seconds"]
+        make = FeaturePredictionEncoder.with_paper_settings
+        parameters |= {"max_epochs": 1000, "callbacks": [StopAfter(seconds)]}
+    if variant.augmented:
+        images = augment(images, VIEWS, seed)
+        parameters["max_epochs"] = max(args.max_epochs // VIEWS, 1)
+    measured, _ = evaluate(
+        make(**{**parameters, **variant.parameters}),
+        images,
+        (labelled.images, labelled.positions),
+        (test.images, test.positions),
+        task="position",
+        random_state=seed,
+        n_jobs=args.n_jobs,
+    )
+    return {"machine": describe_machine(), **measured}
+
+
+def _scaled_encoder() -> type:
+    from skfp import FeaturePredictionEncoder
+    from skfp.targets import Components
+
+    class ScaledEncoder(FeaturePredictionEncoder):
+        """Predicts components scaled by a power of their standard deviation.
+
+        Not an option of the package, because it did not help.
+        """
+
+        def __init__(self, z=128, *, power=0.0, random_state=None, max_epochs=50):
+            super().__init__(z, random_state=random_state, max_epochs=max_epochs)
+            self.power = power
+
+        def _make_objective(self, view):
+            objective = super()._make_objective(view)
+            components = objective.target
+            std = view.coefficients(components).array[:, :-1].std(axis=0)
+            scale = torch.from_numpy(std**-self.power)
+            # The loss keeps its size, so that the learning rate means the same.
+            scale *= torch.from_numpy(std).norm() / (scale * torch.from_numpy(std)).norm()
+            scaled = Components(
+                components.mean,
+                components.basis * scale[:, None],
+                components.explained_variance_ratio,
+            )
+            return objective._replace(target=scaled)
+
+    return ScaledEncoder
+
+
+def augment(images: np.ndarray, views: int, seed: int) -> np.ndarray:
+    """Return flipped and shifted views of images, one after the other.
+
+    The loss network looks at the views themselves, so that image and features stay a pair.
+
+    Parameters
+    ----------
+    images : ndarray of shape (n, height, width, channels)
+    views : int
+        How many of each image.
+    seed : int
+
+    Returns
+    -------
+    views : ndarray of shape (n * views, height, width, channels)
+        Half of them mirrored, shifted by up to 4 pixels with the edge repeated.
+
+    Examples
+    --------
+    >>> augment(np.zeros((3, 64, 64, 3), dtype=np.uint8), views=2, seed=0).shape
+    (6, 64, 64, 3)
+    """
+    random = np.random.default_rng(seed)
+    _, height, width, _ = images.shape
+    padded = np.pad(images, ((0, 0), (4, 4), (4, 4), (0, 0)), mode="edge")
+    seen = np.empty((views * len(images), *images.shape[1:]), dtype=images.dtype)
+    for row in range(len(seen)):
+        top, left = random.integers(0, 9, 2)
+        view = padded[row % len(images), top : top + height, left : left + width]
+        seen[row] = view[:, ::-1] if random.random() < 0.5 else view
+    return seen
+
+
+class StopAfter(Callback):
+    """Stop training at the end of the epoch in which a time is up.
+
+    Parameters
+    ----------
+    seconds : float
+        Since the estimator was fitted, the computation of features included.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self.start = time.perf_counter()
+
+    def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
+        """Stop as a user would, which leaves the best epoch in place."""
+        if time.perf_counter() - self.start >= self.seconds:
+            raise KeyboardInterrupt
+
+
+def _pixels(record: Mapping) -> float:
+    return PIXELS_PER_UNIT * record["test_measure"]
+
+
+def summary(records: list[dict]) -> list[dict]:
+    """Mean and spread over the seeds of each variant, in the order of `VARIANTS`."""
+    common_settings(records)
+    rows = []
+    for name, variant in VARIANTS.items():
+        of_variant = [record for record in records if record["variant"] == name]
+        if not of_variant:
+            continue
+        distances = [_pixels(record) for record in of_variant]
+        rows.append(
+            {
+                "name": name,
+                "title": variant.title,
+                "seeds": len(of_variant),
+                "mean": statistics.mean(distances),
+                "std": statistics.pstdev(distances),
+                "seconds": statistics.mean(r["training"]["seconds"] for r in of_variant),
+            }
+        )
+    return rows
+
+
+def table(records: list[dict]) -> str:
+    """Lay out the study as Markdown."""
+    rows = summary(records)
+    default = next((row["mean"] for row in rows if row["name"] == "default"), None)
+    return markdown_table(
+        {
+            "variant": row["title"],
+            "test distance (px)": f"{row['mean']:.2f} ± {row['std']:.2f}",
+            "relative to default": f"{row['mean'] / default:.2f}" if default else "-",
+            "training (s)": f"{row['seconds']:.0f}",
+            "seeds": str(row["seeds"]),
+        }
+        for row in rows
+    )
+
+
+def draw(records: list[dict]) -> Any:
+    """Draw test distance against training seconds, a point per variant."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 6), dpi=130, layout="constrained")
+    axes = figure.subplots()
+    markers = "oDsv^<>PXph*d8"
+    for marker, row in zip(markers, summary(records), strict=False):
+        axes.errorbar(
+            row["seconds"],
+            row["mean"],
+            yerr=row["std"],
+            fmt=marker,
+            capsize=3,
+            markersize=8,
+            label=row["title"],
+        )
+    axes.set_xlabel("seconds of fit, targets included")
+    axes.set_ylabel("probe's test distance (pixels)")
+    axes.set_ylim(bottom=0)
+    axes.grid(alpha=0.3)
+    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=8)
+    axes.set_title("LunarLander, z = 64: one change at a time, mean and spread over seeds")
+    return figure

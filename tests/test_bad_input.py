@@ -1,0 +1,333 @@
+"""Every refusal: the right exception, and words that help the user out."""
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from scipy import sparse
+from sklearn.exceptions import NotFittedError
+
+from skfp import FeaturePredictionEncoder, PerceptualAutoencoder, PixelAutoencoder
+
+
+@pytest.fixture(scope="module")
+def X():
+    return np.random.default_rng(0).integers(0, 256, (8, 64, 64, 3), dtype=np.uint8)
+
+
+@pytest.fixture(scope="module")
+def fitted(X):
+    return PixelAutoencoder(z=2, max_epochs=1, random_state=0).fit(X)
+
+
+class TestValues:
+    @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+    @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+    def test_not_finite(self, quick, fitted, X, value, dtype):
+        floats = (X / 255).astype(dtype)
+        floats[3, 4, 5, 1] = value
+
+        with pytest.raises(ValueError, match=r"NaN or inf.*finite"):
+            quick().fit(floats)
+        with pytest.raises(ValueError, match=r"NaN or inf.*finite"):
+            fitted.transform(floats)
+        with pytest.raises(ValueError, match=r"NaN or inf.*finite"):
+            fitted.score(floats)
+
+    def test_not_finite_far_into_many_images(self, quick):
+        many = np.zeros((2_000, 16, 16), dtype=np.float32)
+        many[1_500, 3, 3] = np.nan
+
+        with pytest.raises(ValueError, match="among images 1024 to 1999"):
+            quick().fit(many)
+
+    @pytest.mark.parametrize(
+        "strings",
+        [
+            ["first.png", "second.png"],
+            np.array(["first.png", "second.png"]),
+            np.array([["a", "b"], ["c", "d"]]),
+            np.full((4, 16, 16, 3), "a"),
+            np.full((4, 16, 16, 3), b"a"),
+        ],
+        ids=["list of paths", "array of paths", "table", "images of strings", "images of bytes"],
+    )
+    def test_strings(self, quick, fitted, strings):
+        with pytest.raises(ValueError, match=r"not numbers.*Expected images"):
+            quick().fit(strings)
+        with pytest.raises(ValueError, match=r"not numbers.*Expected images"):
+            fitted.transform(strings)
+
+    @pytest.mark.parametrize("shape", [(4, 300), (4, 16, 16), (4, 16, 16, 3)], ids=str)
+    @pytest.mark.parametrize("item", [object(), {"a": 1}], ids=["object", "dict"])
+    def test_objects(self, quick, fitted, shape, item):
+        objects = np.full(shape, item, dtype=object)
+
+        with pytest.raises(TypeError, match="must be a string or a real number"):
+            quick().fit(objects)
+        with pytest.raises(TypeError, match="must be a string or a real number"):
+            fitted.transform(objects)
+
+    def test_complex_numbers(self, quick, X):
+        with pytest.raises(ValueError, match="Complex data not supported"):
+            quick().fit(X.astype(complex))
+
+    def test_sparse_rows(self, quick, X):
+        with pytest.raises(TypeError, match=r"[Ss]parse.*dense"):
+            quick(image_shape=(64, 64, 3)).fit(sparse.csr_matrix(X.reshape(8, -1)))
+
+    def test_range_too_wide_to_scale(self, quick):
+        wide = np.zeros((4, 16, 16))
+        wide[0, 0, :2] = -1e308, 1e308
+
+        with pytest.raises(ValueError, match=r"Scale the images to \[0, 1\]"):
+            quick().fit(wide)
+
+    def test_floats_up_to_255_where_fit_has_seen_bytes(self, fitted, X):
+        with pytest.raises(ValueError, match=r"fitted on uint8.*divided by 255"):
+            fitted.transform(X.astype(float))
+
+    def test_floats_up_to_255_where_fit_has_seen_the_unit_range(self, X):
+        fitted = PixelAutoencoder(z=2, max_epochs=1).fit(X / 255)
+
+        with pytest.raises(ValueError, match=r"\[0, 1\]"):
+            fitted.transform(X.astype(float))
+
+
+class TestShapes:
+    @pytest.mark.parametrize("shape", [(), (64,), (2, 64, 64, 3, 1), (1, 2, 8, 64, 64, 3)], ids=str)
+    def test_number_of_dimensions(self, quick, fitted, shape):
+        wrong = np.zeros(shape)
+
+        with pytest.raises(ValueError, match=r"(2D array|dimensions.*Expected images)"):
+            quick().fit(wrong)
+        with pytest.raises(ValueError, match=r"(2D array|dimensions.*Expected images)"):
+            fitted.transform(wrong)
+
+    def test_single_image_is_told_how_to_be_passed(self, quick, X):
+        with pytest.raises(ValueError, match=r"X\[None\]"):
+            quick().fit(X[0])
+
+    @pytest.mark.parametrize("channels", [2, 5])
+    @pytest.mark.parametrize("axis", [1, 3])
+    def test_number_of_channels(self, quick, channels, axis):
+        images = np.moveaxis(np.zeros((6, 64, 64, channels), dtype=np.uint8), 3, axis)
+
+        with pytest.raises(ValueError, match=rf"{channels} channels.*1 \(grey\), 3 \(RGB\)"):
+            quick().fit(images)
+
+    @pytest.mark.parametrize(
+        ("shape", "sides"),
+        [
+            ((15, 15), "15 by 15"),
+            ((15, 64), "15 by 64"),
+            ((64, 15, 3), "64 by 15"),
+            ((15, 64, 3), "15 by 64"),
+            ((3, 15, 64), "15 by 64"),
+            ((1, 64, 8), "64 by 8"),
+        ],
+        ids=str,
+    )
+    def test_under_16_pixels(self, quick, shape, sides):
+        with pytest.raises(ValueError, match=rf"{sides} pixels.*at least 16 by 16"):
+            quick().fit(np.zeros((6, *shape), dtype=np.uint8))
+
+    def test_rows_of_under_16_pixels(self, quick):
+        with pytest.raises(ValueError, match="at least 16 by 16"):
+            quick(image_shape=(8, 8)).fit(np.zeros((6, 64)))
+
+    def test_images_of_different_sizes(self, quick):
+        with pytest.raises(ValueError, match="inhomogeneous shape"):
+            quick().fit([np.zeros((64, 64, 3)), np.zeros((32, 32, 3))])
+
+    def test_rows_that_do_not_fit_image_shape(self, quick, X):
+        rows = X.reshape(8, -1)[:, :-1]
+
+        with pytest.raises(ValueError, match=r"12287 values, but image_shape \(64, 64, 3\).*12288"):
+            quick(image_shape=(64, 64, 3)).fit(rows)
+
+    @pytest.mark.parametrize("image_shape", [(4096,), (1, 64, 64, 1), ()], ids=str)
+    def test_image_shape_of_wrong_length(self, quick, X, image_shape):
+        with pytest.raises(ValueError, match=r"image_shape.*\(height, width, channels\)"):
+            quick(image_shape=image_shape).fit(X[..., 0].reshape(8, -1))
+
+    def test_image_shape_of_two_channels(self, quick, X):
+        with pytest.raises(ValueError, match="2 channels"):
+            quick(image_shape=(64, 64, 2)).fit(X[..., :2].reshape(8, -1))
+
+    def test_image_shape_other_than_that_of_the_images(self, quick, X):
+        with pytest.raises(ValueError, match=r"\(64, 64, 3\).*image_shape is \(32, 32, 3\)"):
+            quick(image_shape=(32, 32, 3)).fit(X)
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            lambda X: X[:, :32],
+            lambda X: X[:, :48, :48],
+            lambda X: np.pad(X, ((0, 0), (0, 16), (0, 16), (0, 0))),
+            lambda X: X[..., 0],
+            lambda X: X[..., :1],
+            lambda X: X[..., [0, 1, 2, 2]],
+            lambda X: X[:, :32].transpose(0, 3, 1, 2),
+        ],
+        ids=["half", "smaller", "larger", "grey", "one channel", "RGBA", "half, channels first"],
+    )
+    def test_other_than_in_fit(self, fitted, X, change):
+        words = r"fit has seen images of shape \(64, 64, 3\).*(Resize|convert)"
+
+        with pytest.raises(ValueError, match=words):
+            fitted.transform(change(X))
+        with pytest.raises(ValueError, match=words):
+            fitted.score(change(X))
+
+    def test_rows_other_than_in_fit(self, fitted, X):
+        with pytest.raises(ValueError, match=r"(12287.*64, 64, 3|12287 features.*12288)"):
+            fitted.transform(X.reshape(8, -1)[:, :-1])
+
+    def test_X_val_other_than_X(self, quick, X):
+        with pytest.raises(ValueError, match=r"\(32, 64, 3\).*\(64, 64, 3\)"):
+            quick().fit(X, X_val=X[:, :32])
+
+    @pytest.mark.parametrize("estimator", [PerceptualAutoencoder, PixelAutoencoder])
+    def test_embeddings_of_another_size(self, X, estimator):
+        fitted = estimator(z=2, max_epochs=1).fit(X)
+
+        with pytest.raises(ValueError, match=r"3 columns.*z=2"):
+            fitted.inverse_transform(np.zeros((4, 3)))
+
+    def test_embeddings_that_are_not_finite(self, fitted):
+        with pytest.raises(ValueError, match="NaN"):
+            fitted.inverse_transform([[0.0, np.nan]])
+
+
+class TestNumberOfImages:
+    @pytest.mark.parametrize("shape", [(0, 64, 64, 3), (0, 64, 64), (0, 4096)], ids=str)
+    def test_none(self, quick, fitted, shape):
+        with pytest.raises(ValueError, match=r"0 sample\(s\).*minimum of 1"):
+            quick().fit(np.zeros(shape))
+        with pytest.raises(ValueError, match=r"0 sample\(s\).*minimum of 1"):
+            fitted.transform(np.zeros(shape))
+
+    def test_empty_list(self, quick):
+        with pytest.raises(ValueError, match=r"0 sample\(s\)|Expected 2D array"):
+            quick().fit([])
+
+    def test_one(self, quick, X):
+        with pytest.raises(ValueError, match=r"one image.*at least 2.*X_val"):
+            quick().fit(X[:1])
+
+    def test_one_may_be_embedded(self, fitted, X):
+        assert fitted.transform(X[:1]).shape == (1, 2)
+
+    def test_validation_images_but_none(self, quick, X):
+        with pytest.raises(ValueError, match=r"0 sample\(s\)"):
+            quick().fit(X, X_val=X[:0])
+
+    @pytest.mark.parametrize("fraction", [0, 0.0, 1.0, -0.1, 1.5, "half", None])
+    def test_validation_fraction_that_leaves_nothing_to_validate_on(self, quick, X, fraction):
+        with pytest.raises(ValueError, match=r"'validation_fraction' parameter.*\(0.0, 1.0\)"):
+            quick(validation_fraction=fraction).fit(X)
+
+    def test_validation_fraction_that_leaves_nothing_to_train_on(self, quick, X):
+        with pytest.raises(ValueError, match=r"validation_fraction=0.99 of 8 images.*[Ll]ower it"):
+            quick(validation_fraction=0.99).fit(X)
+
+
+class TestParameters:
+    @pytest.mark.parametrize("z", [0, -1, 2.5, "64", None])
+    def test_z(self, quick, X, z):
+        with pytest.raises(ValueError, match=r"'z' parameter.*\[1, inf\)"):
+            quick(z=z).fit(X)
+
+    @pytest.mark.parametrize("encoder", ["Image", "img", "", None, 1])
+    def test_encoder(self, quick, X, encoder):
+        with pytest.raises(ValueError, match=r"'encoder' parameter(?=.*'image')(?=.*'features')"):
+            quick(encoder=encoder).fit(X)
+
+    @pytest.mark.parametrize(
+        ("name", "wrong"),
+        [
+            ("max_epochs", 0),
+            ("batch_size", 0),
+            ("lr", 0.0),
+            ("lr", -1e-3),
+            ("patience", 0),
+            ("gamma", -1.0),
+            ("verbose", -1),
+            ("random_state", "seed"),
+            ("image_shape", 64),
+            ("callbacks", "bar"),
+        ],
+    )
+    def test_out_of_range(self, quick, X, name, wrong):
+        with pytest.raises(ValueError, match=f"'{name}' parameter"):
+            quick(**{name: wrong}).fit(X)
+
+    def test_device(self, quick, X):
+        with pytest.raises(ValueError, match=r"device is 'gpu'.*\"auto\".*\"cpu\""):
+            quick(device="gpu").fit(X)
+
+    def test_wrong_parameters_wait_until_fit(self):
+        assert FeaturePredictionEncoder(z=0, encoder="none", loss_network=3).z == 0
+
+    def test_loss_network_of_unknown_name(self, quick, X):
+        with pytest.raises(ValueError, match=r"[Uu]nknown loss_network 'alexnett'.*'alexnet'"):
+            quick(loss_network="alexnett", encoder="features").fit(X)
+
+    @pytest.mark.parametrize("loss_network", [3, None, ["alexnet"]], ids=str)
+    def test_loss_network_of_wrong_type(self, quick, X, loss_network):
+        with pytest.raises((ValueError, TypeError), match=r"loss_network.*must be"):
+            quick(loss_network=loss_network).fit(X)
+
+    def test_loss_network_that_cannot_take_the_images(self, X):
+        network = torch.nn.Conv2d(3, 1, kernel_size=65)
+
+        with pytest.raises(ValueError, match="64 x 64 pixels"):
+            FeaturePredictionEncoder(loss_network=network).fit(X)
+
+
+class TestWeightsFile:
+    @pytest.mark.parametrize("as_type", [str, lambda path: path], ids=["str", "path"])
+    def test_missing(self, X, tmp_path, as_type):
+        with pytest.raises(ValueError, match=r"no weights file.*none\.safetensors"):
+            FeaturePredictionEncoder(loss_network=as_type(tmp_path / "none.safetensors")).fit(X)
+
+    def test_unreadable(self, X, tmp_path):
+        (tmp_path / "broken.safetensors").write_bytes(b"no weights at all")
+
+        with pytest.raises(ValueError, match=r"Cannot read.*broken\.safetensors.*expected"):
+            FeaturePredictionEncoder(loss_network=tmp_path / "broken.safetensors").fit(X)
+
+    def test_of_another_network(self, X, tmp_path):
+        save_file({"0.weight": torch.zeros(64, 3, 3, 3)}, tmp_path / "vgg.safetensors")
+
+        with pytest.raises(ValueError, match=r"Wrong weights.*\(64, 3, 3, 3\).*\(64, 3, 11, 11\)"):
+            PerceptualAutoencoder(loss_network=tmp_path / "vgg.safetensors").fit(X)
+
+    def test_folder(self, X, tmp_path):
+        with pytest.raises(ValueError, match="weights file"):
+            FeaturePredictionEncoder(loss_network=tmp_path).fit(X)
+
+
+class TestNotFitted:
+    @pytest.mark.parametrize("method", ["transform", "score"])
+    def test_images_before_fit(self, quick, X, method):
+        with pytest.raises(NotFittedError, match=r"not fitted yet.*'fit'"):
+            getattr(quick(), method)(X)
+
+    @pytest.mark.parametrize("estimator", [PerceptualAutoencoder, PixelAutoencoder])
+    def test_inverse_transform_before_fit(self, estimator):
+        with pytest.raises(NotFittedError, match=r"not fitted yet.*'fit'"):
+            estimator().inverse_transform(np.zeros((1, 128)))
+
+    def test_feature_names_before_fit(self, quick):
+        with pytest.raises(NotFittedError):
+            quick().get_feature_names_out()
+
+    def test_after_a_fit_that_was_refused(self, quick, X):
+        encoder = quick(loss_network="none", encoder="features")
+        with pytest.raises(ValueError, match="loss_network"):
+            encoder.fit(X)
+
+        with pytest.raises(NotFittedError):
+            encoder.transform(X)
