@@ -66,7 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--out", type=Path, default=Path("benchmarks/results/study"), help="folder of the records")
     add("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
     add("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    add("--rollouts", type=int, default=1600, help="unlabelled rollouts")
+    add("--rollouts", type=int, default=1200, help="unlabelled rollouts")
     add("--labelled-rollouts", type=int, default=600)
     add("--test-rollouts", type=int, default=150)
     add("--stride", type=int, default=10)

@@ -64,6 +64,7 @@ class BaseImageEncoder(
         "gamma": [Interval(Real, 0, None, closed="left")],
         "memory": [str, os.PathLike, HasMethods("cache"), None],
         "precision": [StrOptions({"auto", "float32", "bfloat16"})],
+        "compile": ["boolean"],
         "device": [str, torch.device],
         "random_state": ["random_state"],
         "verbose": ["verbose"],
@@ -102,6 +103,7 @@ class BaseImageEncoder(
         gamma: float = 0.0,
         memory: Any = None,
         precision: str = "auto",
+        compile: bool = False,
         device: str | torch.device = "auto",
         random_state: Any = None,
         verbose: int = 0,
@@ -120,6 +122,7 @@ class BaseImageEncoder(
         self.gamma = gamma
         self.memory = memory
         self.precision = precision
+        self.compile = compile
         self.device = device
         self.random_state = random_state
         self.verbose = verbose
@@ -221,6 +224,7 @@ class BaseImageEncoder(
                 device=device,
                 autocast=self.precision == "bfloat16"
                 or (self.precision == "auto" and device.type == "cuda"),
+                compile=self.compile,
                 seed=seed,
                 verbose=int(self.verbose),
                 callbacks=self.callbacks or (),

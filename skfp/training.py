@@ -166,6 +166,7 @@ def fit_coders(
     gamma: float,
     device: torch.device,
     autocast: bool,
+    compile: bool,
     seed: int,
     verbose: int,
     callbacks: Sequence[Any],
@@ -186,6 +187,8 @@ def fit_coders(
         Where to train.
     autocast : bool
         Whether to train in mixed bfloat16 precision.
+    compile : bool
+        Whether to train through `torch.compile`.
     seed : int
         Seed of the order of batches.
 
@@ -230,6 +233,7 @@ def fit_coders(
         callbacks__valid_loss=None,
         callbacks__print_log=None,
         device=device,
+        compile=compile,
         verbose=0,
     )
     return net.fit(train.to(device), y=None)

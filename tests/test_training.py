@@ -148,15 +148,42 @@ class TestLearning:
         right = (decoded > 127) == (images > 127)
         assert right.mean() > 0.95
 
-    @pytest.mark.parametrize("lr", [1e-9, 1e-3])
-    def test_learning_rate(self, frames, lr):
-        snapshots = Snapshots()
-        FeaturePredictionEncoder(
-            z=2, lr=lr, max_epochs=2, batch_size=8, random_state=0, callbacks=[snapshots]
-        ).fit(frames)
+    @pytest.fixture
+    def rates(self, quick, frames):
+        """Train for two epochs of four batches and tell the learning rate of each batch."""
 
-        first, last = (weights["head.weight"] for weights in snapshots.weights_)
-        assert torch.allclose(first, last, rtol=0, atol=1e-6) == (lr == 1e-9)
+        def rates(**settings):
+            seen = []
+
+            class Look(Callback):
+                def on_grad_computed(self, net, named_parameters, training=False, **kwargs):
+                    seen.append(net.optimizer_.param_groups[0]["lr"])
+
+            quick(max_epochs=2, batch_size=5, callbacks=[Look()], **settings).fit(
+                frames, X_val=frames[:3]
+            )
+            return seen
+
+        return rates
+
+    def test_learning_rate_without_a_schedule(self, rates):
+        assert rates(lr=0.02, lr_schedule=None) == [0.02] * 8
+
+    def test_learning_rate_of_one_cycle(self, rates):
+        seen = rates(lr=0.02, lr_schedule="one-cycle")
+
+        assert len(seen) == 8
+        peak = int(np.argmax(seen))
+        assert seen[peak] == pytest.approx(0.02, rel=0.1)
+        assert seen[0] < 0.002
+        assert seen[-1] < 0.002
+        assert seen[: peak + 1] == sorted(seen[: peak + 1])
+        assert seen[peak:] == sorted(seen[peak:], reverse=True)
+
+    def test_one_cycle_is_that_of_feature_prediction_alone(self):
+        estimators = (FeaturePredictionEncoder, PerceptualAutoencoder, PixelAutoencoder)
+
+        assert [e().lr_schedule for e in estimators] == ["one-cycle", None, None]
 
     def test_mixed_precision(self, frames):
         encoder = PerceptualAutoencoder(
