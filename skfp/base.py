@@ -245,7 +245,10 @@ class BaseImageEncoder(
                 "seconds": row["dur"],
             }
             for row in net.history
+            if "valid_loss" in row
         ]
+        if not self.history_:
+            raise KeyboardInterrupt("Interrupted before the first epoch was over.")
         best = min(self.history_, key=lambda row: row["valid_loss"])
         self.best_epoch_ = best["epoch"]
         self.validation_loss_ = best["valid_loss"]
@@ -367,6 +370,8 @@ class BaseImageEncoder(
             validate_data(self, X, skip_check_array=True, reset=reset)
         if not reset:
             return check_images_like(array, self._format)
+        if array.ndim > 2 and hasattr(self, "feature_names_in_"):
+            del self.feature_names_in_
         images = check_images(array, self.image_shape)
         self._format = images.format
         self.image_shape_ = images.format.image_shape
@@ -384,6 +389,9 @@ class BaseImageEncoder(
                 f"validation_fraction={self.validation_fraction} of {n_images} images leaves none "
                 "to train on. Lower it, or pass more images."
             )
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "n_epochs_")
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

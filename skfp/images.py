@@ -147,13 +147,13 @@ class Images:
     def _to_unit_scale(self, items: np.ndarray) -> np.ndarray:
         low, high = self.format.low, self.format.high
         if low is None or high is None:
-            return np.ascontiguousarray(items) if not items.flags.writeable else items
+            return np.require(items, requirements=["C", "W"])
         if (low, high) == (0.0, 1.0):
             scaled = items / np.float32(255) if items.dtype == np.uint8 else items
         else:
             # In double precision: the user's range may lie outside float32's.
             scaled = (items.astype(np.float64) - low) / ((high - low) or 1.0)
-        return np.ascontiguousarray(scaled, dtype=np.float32)
+        return np.require(scaled, np.float32, ["C", "W"])
 
     def to(self, device: torch.device) -> Images:
         """Hold the whole collection on a device, still in its own layout."""
@@ -185,6 +185,8 @@ def as_array(X: Any) -> np.ndarray:
     """
     if isinstance(X, torch.Tensor):
         X = X.detach().cpu().numpy()
+    if isinstance(X, list | tuple):
+        X = np.asarray(X)
     if isinstance(X, np.ndarray) and X.dtype.kind in "USV":
         raise ValueError(
             f"X holds values of type {X.dtype}, not numbers. Expected images: {_LAYOUTS}."
@@ -280,11 +282,13 @@ def check_images_like(array: np.ndarray, format: ImageFormat) -> Images:
             )
     if array.dtype != np.uint8:
         low, high = _value_range(array)
-        if format.low is None:
-            if (low, high) != (0.0, 1.0):
+        if format.low is None or (format.low, format.high) == (0.0, 1.0):
+            # A little outside is noise or another scaling step; far outside is another unit.
+            if low is None or high is None or low < -1 or high > 2:
+                seen = "uint8 images" if format.low is None else "images in [0, 1]"
                 raise ValueError(
-                    f"The encoder was fitted on uint8 images, and X holds {array.dtype} values "
-                    "outside [0, 1]. Pass uint8 values, or floats divided by 255."
+                    f"The encoder was fitted on {seen}, and X holds {array.dtype} values from "
+                    f"{low:g} to {high:g}. Pass uint8 values, or floats divided by 255."
                 )
             format = dataclasses.replace(format, low=0.0, high=1.0)
     elif format.low == 0.0 and format.high == 1.0:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from skfp import FeaturePredictionEncoder, PixelAutoencoder
-from skfp.images import check_images, check_images_like
+from skfp.images import as_array, check_images, check_images_like
 from skfp.preprocessing import Canvas
 
 HEIGHT, WIDTH = 20, 28
@@ -43,6 +43,10 @@ RANGES = {
     ),
     "uint16": (lambda X: np.rint(X * 65535).astype(np.uint16), np.float32, (0, 65535)),
 }
+
+
+def images_of(X):
+    return check_images(as_array(X))
 
 
 def pixel_autoencoder(**parameters):
@@ -186,7 +190,7 @@ class TestRanges:
     def test_networks_see_the_unit_scale(self, rgb, name):
         X = RANGES[name][0](rgb / 255)
 
-        seen = Canvas((HEIGHT, WIDTH))(check_images(X).read(slice(0, 10)))[..., :HEIGHT, :WIDTH]
+        seen = Canvas((HEIGHT, WIDTH))(images_of(X).read(slice(0, 10)))[..., :HEIGHT, :WIDTH]
 
         assert seen.dtype == torch.float32
         step = 1e-3 if name.startswith("int16") else 1e-4 if name == "uint16" else 1e-6
@@ -216,14 +220,14 @@ class TestRanges:
     def test_low_contrast_floats_in_the_unit_range_are_not_stretched(self, rgb):
         X = rgb / 255 * 0.5 + 0.25
 
-        seen = check_images(X).read(slice(None))
+        seen = images_of(X).read(slice(None))
 
         np.testing.assert_allclose(seen.permute(0, 2, 3, 1), X, rtol=1e-6)
 
     def test_booleans_are_black_and_white(self, rgb):
         X = rgb[..., 0] > 127
 
-        seen = Canvas((HEIGHT, WIDTH))(check_images(X).read(slice(None)))
+        seen = Canvas((HEIGHT, WIDTH))(images_of(X).read(slice(None)))
 
         np.testing.assert_array_equal(seen[:, 0, :HEIGHT, :WIDTH], X.astype(np.float32))
 
@@ -232,7 +236,7 @@ class TestRanges:
         X = np.zeros((2, 16, 16), dtype=dtype)
         X[1] = 1
 
-        seen = check_images(X).read(slice(None))
+        seen = images_of(X).read(slice(None))
 
         assert seen.dtype == torch.float32
         assert seen[0].unique().tolist() == [0]
@@ -247,7 +251,7 @@ class TestTiling:
         X = noise(2, *size, 3)
         bottom, right = (max(64 - side, 0) for side in size)
 
-        canvas = Canvas(size)(check_images(X).read(slice(None)))
+        canvas = Canvas(size)(images_of(X).read(slice(None)))
 
         expected = np.pad(X / 255, ((0, 0), (0, bottom), (0, right), (0, 0)), mode="wrap")
         assert canvas.shape[2:] == (max(64, size[0]), max(64, size[1]))
@@ -298,26 +302,26 @@ class TestFormat:
         ],
     )
     def test_axes(self, shape, size, channels):
-        images = check_images(np.zeros((2, *shape), dtype=np.uint8))
+        images = images_of(np.zeros((2, *shape), dtype=np.uint8))
 
         assert images.format.size == size
         assert images.read([0, 1]).shape == (2, channels, *size)
 
     def test_reads_the_images_asked_for(self, rgb):
-        images = check_images(rgb)
+        images = images_of(rgb)
 
         np.testing.assert_array_equal(images.read([7, 2]).permute(0, 2, 3, 1), rgb[[7, 2]])
         np.testing.assert_array_equal(images.read(slice(3, 5)).permute(0, 2, 3, 1), rgb[3:5])
 
     def test_bytes_stay_bytes(self, rgb):
-        images = check_images(rgb)
+        images = images_of(rgb)
 
         assert images.read([0]).dtype == torch.uint8
         assert images.nbytes == rgb.nbytes
         assert np.shares_memory(images.array, rgb)
 
     def test_bytes_after_a_fit_on_floats(self, rgb):
-        format = check_images(rgb / 255).format
+        format = images_of(rgb / 255).format
 
         seen = Canvas((HEIGHT, WIDTH))(check_images_like(rgb, format).read([0]))
 

@@ -151,13 +151,12 @@ class TestParameters:
             assert getattr(estimator(**{name: value}), name) is value, name
             assert getattr(estimator(), name) == parameter.default, name
 
-    def test_defaults_of_the_issue(self, quick):
+    def test_defaults_that_all_three_share(self, quick):
         expected = {
             "z": 128,
             "encoder": "image",
             "loss_network": "alexnet",
             "max_epochs": 50,
-            "lr": 1e-3,
             "validation_fraction": 0.2,
             "patience": 10,
             "gamma": 0.0,
