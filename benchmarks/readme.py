@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from benchmarks import demo
+from benchmarks import demo, speed
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -19,6 +19,7 @@ RESULTS = Path("benchmarks", "results")
 
 BLOCKS: dict[str, Callable[[], str]] = {
     "demo": lambda: demo.readme_block(ROOT, RESULTS / "demo"),
+    "speed": lambda: speed.readme_block(ROOT, RESULTS / "speed.json"),
 }
 
 BLOCK = re.compile(r"(<!-- (?P<name>[\w-]+):begin -->\n).*?(<!-- (?P=name):end -->)", re.DOTALL)

@@ -168,7 +168,7 @@ class View:
         wanted = AUTO_COMPONENTS if n_components == "auto" else int(n_components)
         n_components = min(wanted, *sample.shape)
         with np.errstate(invalid="ignore"):
-            pca = PCA(n_components, svd_solver="randomized", iterated_power=3, random_state=0)
+            pca = PCA(n_components, svd_solver="randomized", iterated_power=1, random_state=0)
             pca.fit(sample)
             # Images that are all equal have no variance to explain a share of.
             share = np.nan_to_num(pca.explained_variance_ratio_.sum(), nan=1.0)
