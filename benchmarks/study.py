@@ -70,6 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--labelled-rollouts", type=int, default=600)
     add("--test-rollouts", type=int, default=150)
     add("--stride", type=int, default=10)
+    add("--labelled-stride", type=int, default=10, help="of labelled and test rollouts")
     add("--z", type=int, default=64)
     add("--max-epochs", type=int, default=5)
     add("--data-home", type=Path, help="where frames are kept between runs")
@@ -78,7 +79,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> None:
     """Run what is missing, then print the table and draw the plot."""
-    names = ("rollouts", "labelled_rollouts", "test_rollouts", "stride", "z", "max_epochs")
+    names = (
+        "rollouts",
+        "stride",
+        "labelled_rollouts",
+        "labelled_stride",
+        "test_rollouts",
+        "z",
+        "max_epochs",
+    )
     settings = {name: getattr(args, name) for name in names}
     frames = None
     for seed in args.seeds:
@@ -103,17 +112,21 @@ def main(args: argparse.Namespace) -> None:
 def _frames(args: argparse.Namespace) -> tuple:
     from skfp.datasets import fetch_lunarlander
 
-    runs = (args.rollouts, args.labelled_rollouts, args.test_rollouts)
+    collections = {
+        1: (args.rollouts, args.stride),
+        2: (args.labelled_rollouts, args.labelled_stride),
+        3: (args.test_rollouts, args.labelled_stride),
+    }
     return tuple(
         fetch_lunarlander(
             run=run,
             n_rollouts=n_rollouts,
-            stride=args.stride,
+            stride=stride,
             data_home=args.data_home,
             n_jobs=args.n_jobs,
             verbose=1,
         )
-        for run, n_rollouts in enumerate(runs, start=1)
+        for run, (n_rollouts, stride) in collections.items()
     )
 
 
