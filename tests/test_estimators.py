@@ -218,3 +218,33 @@ class TestLossNetwork:
 
     def test_pixels_need_none(self, frames):
         assert PixelAutoencoder(z=2, max_epochs=1).fit(frames).loss_network_ is None
+
+
+class TestSettings:
+    def test_paper_settings_are_one_call_away(self):
+        encoder = FeaturePredictionEncoder.with_paper_settings(z=64, random_state=0)
+        expected = {
+            "z": 64,
+            "max_epochs": 50,
+            "batch_size": 512,
+            "lr": 1e-3,
+            "lr_schedule": None,
+            "validation_fraction": 0.2,
+            "target_components": None,
+            "random_state": 0,
+        }
+        assert expected.items() <= encoder.get_params().items()
+        assert FeaturePredictionEncoder.with_paper_settings(batch_size=64).batch_size == 64
+
+    def test_paper_settings_of_an_autoencoder_train(self, frames):
+        autoencoder = PixelAutoencoder.with_paper_settings(z=3, max_epochs=1)
+        assert autoencoder.fit_transform(frames).shape == (len(frames), 3)
+
+    def test_bfloat16_gives_nearly_the_same_loss(self, frames):
+        settings = {"z": 8, "max_epochs": 3, "batch_size": 8, "random_state": 0}
+        losses = [
+            FeaturePredictionEncoder(precision=precision, **settings).fit(frames).validation_loss_
+            for precision in ("float32", "bfloat16")
+        ]
+        assert losses[0] != losses[1]
+        np.testing.assert_allclose(losses[1], losses[0], rtol=0.1)
