@@ -13,7 +13,7 @@ from pathlib import Path
 
 import joblib
 
-PACKAGES = ("skfp-images", "torch", "scikit-learn", "skorch", "numpy", "gymnasium")
+PACKAGES = ("skfp", "torch", "scikit-learn", "skorch", "numpy", "gymnasium")
 
 
 def write_atomically(path, write) -> Path:

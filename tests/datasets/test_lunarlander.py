@@ -205,5 +205,5 @@ def test_wrong_parameters_are_named(wrong, tmp_path):
 
 def test_missing_simulator_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "gymnasium", None)
-    with pytest.raises(ImportError, match=r'pip install "skfp-images\[lunarlander\]"'):
+    with pytest.raises(ImportError, match=r'pip install "skfp\[lunarlander\]"'):
         fetch_lunarlander(**SMALL, data_home=tmp_path)
