@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks.records import describe_machine, markdown_table, write_atomically, write_record
+from skfp.heap import keep_freed_memory
 
 OUT = Path("benchmarks/results/speed.json")
 PROCEDURES = ("I-F-FP", "F-F-FP", "I-I-PS", "F-I-PS", "I-I-PW", "F-I-PW")
@@ -291,6 +292,7 @@ class BareLoop:
         self.loss(decoded, self.targets[rows]).backward()
         self.optimizer.step()
 
+    @keep_freed_memory()
     def contend(self) -> dict[str, float]:
         """Train from the start on all images once, in random order."""
         import torch

@@ -18,6 +18,7 @@ from sklearn.utils import gen_batches
 from torch import nn
 
 from skfp.cache import Cache, fingerprint
+from skfp.heap import keep_freed_memory
 from skfp.images import Images
 
 BATCH_SIZE = 256
@@ -179,6 +180,7 @@ class View:
         }
 
 
+@keep_freed_memory()
 def compute(
     source: Images | Features, function: Callable, n_values: int, *, in_memory: bool = False
 ) -> np.ndarray:

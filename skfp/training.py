@@ -14,6 +14,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from skfp.coders import Encoder
+from skfp.heap import keep_freed_memory
 from skfp.losses import variational_term
 from skfp.progress import EpochBar, EpochLines
 
@@ -152,6 +153,7 @@ class CoderNet(NeuralNet):
         self.history.record(f"{name}_best", loss < best)
 
 
+@keep_freed_memory()
 def fit_coders(
     autoencoder: Autoencoder,
     loss: nn.Module,
