@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from benchmarks import demo, speed
+from benchmarks import demo, speed, study
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -19,6 +19,8 @@ RESULTS = Path("benchmarks", "results")
 
 BLOCKS: dict[str, Callable[[], str]] = {
     "demo": lambda: demo.readme_block(ROOT, RESULTS / "demo"),
+    "study": lambda: study.readme_block(ROOT, RESULTS / "study"),
+    "fifteen-minutes": lambda: study.readme_block(ROOT, RESULTS / "fifteen-minutes"),
     "speed": lambda: speed.readme_block(ROOT, RESULTS / "speed.json"),
 }
 

@@ -288,6 +288,30 @@ def table(records: list[dict]) -> str:
     )
 
 
+def readme_block(root: Path, folder: Path) -> str:
+    """Make a README's block from the committed records of a study.
+
+    Parameters
+    ----------
+    root : Path
+        The folder of the README.
+    folder : Path
+        The folder of the records, relative to `root`.
+    """
+    records = read_records(root / folder)
+    settings, machine = common_settings(records), records[0]["machine"]
+    n_images = records[0]["training"]["n_images"]
+    text = (
+        f"z = {settings['z']}, {n_images:,} unlabelled frames of "
+        f"{settings['rollouts']:,} rollouts, "
+        f"{settings['max_epochs']} epochs; probes learned from {records[0]['probe']['n_images']:,} "
+        f"frames of {settings['labelled_rollouts']} rollouts and were tested on "
+        f"{records[0]['n_test_images']:,} of {settings['test_rollouts']}; mean and standard "
+        f"deviation over seeds; {machine['cores']} cores of {machine['cpu']}."
+    )
+    return f"{table(records)}\n\n{text}"
+
+
 def draw(records: list[dict]) -> Any:
     """Draw test distance against training seconds, a point per variant."""
     from matplotlib.figure import Figure
