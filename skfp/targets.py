@@ -24,7 +24,8 @@ from skfp.images import Images
 BATCH_SIZE = 256
 MAX_BYTES_IN_MEMORY = 2**30
 COMPONENT_SAMPLE = 4096
-AUTO_COMPONENTS = 512
+MOST_COMPONENTS = 512
+EXPLAINED_VARIANCE = 0.98
 
 
 class Features:
@@ -145,7 +146,8 @@ class View:
         Parameters
         ----------
         n_components : int or "auto"
-            How many; "auto" is 512. There are never more than the sample determines.
+            How many; "auto" takes as many as explain 98 % of the variance, at most 512. There are
+            never more than the sample determines.
 
         Returns
         -------
@@ -166,17 +168,23 @@ class View:
                     for batch in gen_batches(n_sample, BATCH_SIZE)
                 ]
             )
-        wanted = AUTO_COMPONENTS if n_components == "auto" else int(n_components)
-        n_components = min(wanted, *sample.shape)
+        wanted = MOST_COMPONENTS if n_components == "auto" else int(n_components)
         with np.errstate(invalid="ignore"):
-            pca = PCA(n_components, svd_solver="randomized", iterated_power=1, random_state=0)
-            pca.fit(sample)
+            pca = PCA(
+                min(wanted, *sample.shape),
+                svd_solver="randomized",
+                iterated_power=1,
+                random_state=0,
+            ).fit(sample)
             # Images that are all equal have no variance to explain a share of.
-            share = np.nan_to_num(pca.explained_variance_ratio_.sum(), nan=1.0)
+            explained = np.nan_to_num(pca.explained_variance_ratio_.cumsum(), nan=1.0)
+        k = len(explained)
+        if n_components == "auto":
+            k = min(k, 1 + int(np.searchsorted(explained, EXPLAINED_VARIANCE)))
         return {
             "mean": pca.mean_.astype(np.float32),
-            "basis": np.ascontiguousarray(pca.components_, dtype=np.float32),
-            "share": np.array([share], dtype=np.float64),
+            "basis": np.ascontiguousarray(pca.components_[:k], dtype=np.float32),
+            "share": explained[k - 1 : k].astype(np.float64),
         }
 
 

@@ -58,9 +58,21 @@ class TestComponents:
         np.testing.assert_allclose(rows[:, -1], 0, atol=1e-4)
         assert components.explained_variance_ratio == pytest.approx(1, abs=1e-5)
 
-    @pytest.mark.parametrize("n_components", ["auto", 10_000])
-    def test_never_more_than_the_sample_determines(self, view, n_components):
-        assert view.components(n_components).basis.shape == (10, 10)
+    def test_never_more_than_the_sample_determines(self, view):
+        assert view.components(10_000).basis.shape == (10, 10)
+
+    def test_auto_takes_as_many_as_explain_98_percent(self, view, features):
+        explained = PCA(svd_solver="full").fit(features).explained_variance_ratio_.cumsum()
+
+        components = view.components("auto")
+
+        assert 1 < len(components.basis) == np.argmax(explained >= 0.98) + 1
+        assert components.explained_variance_ratio >= 0.98
+
+    def test_auto_takes_no_more_than_512(self):
+        noise = np.random.default_rng(0).normal(size=(1500, 700)).astype(np.float32)
+        view = View(Features(noise), torch.nn.Identity(), 700, Cache(None))
+        assert len(view.components("auto").basis) == 512
 
     def test_equal_features_have_finite_components(self):
         rows = Features(np.full((6, 4), 0.5, dtype=np.float32))
@@ -121,7 +133,7 @@ class TestCompute:
 class TestTargetComponents:
     """What a user sees of the compression: the parameter `target_components`."""
 
-    @pytest.mark.parametrize(("asked", "expected"), [(5, 5), ("auto", 16), (None, 9_408)])
+    @pytest.mark.parametrize(("asked", "expected"), [(5, 5), (None, 9_408)])
     def test_decoder_predicts_so_many_values(self, frames, asked, expected):
         encoder = FeaturePredictionEncoder(
             z=2, target_components=asked, max_epochs=1, random_state=0
