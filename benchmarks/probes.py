@@ -96,6 +96,10 @@ def select_probe(embedding, target, *, task, random_state=0, n_jobs=None) -> Gri
         learning_rate_init=2e-3,
         max_iter=500,
         early_stopping=True,
+        # The paper trains all 500 epochs and keeps the best. With scikit-learn's tolerance, probes
+        # stop while they still learn: 3.2 px instead of 2.3 px for one and the same embedding.
+        tol=0,
+        n_iter_no_change=25,
         validation_fraction=VALIDATION_FRACTION,
         random_state=random_state,
     )

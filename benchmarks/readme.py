@@ -20,7 +20,7 @@ RESULTS = Path("benchmarks", "results")
 BLOCKS: dict[str, Callable[[], str]] = {
     "demo": lambda: demo.readme_block(ROOT, RESULTS / "demo"),
     "study": lambda: study.readme_block(ROOT, RESULTS / "study"),
-    "fifteen-minutes": lambda: study.readme_block(ROOT, RESULTS / "fifteen-minutes"),
+    "defaults": lambda: study.readme_block(ROOT, RESULTS / "defaults"),
     "speed": lambda: speed.readme_block(ROOT, RESULTS / "speed.json"),
 }
 
