@@ -86,7 +86,6 @@ class BaseImageEncoder(
     _format: ImageFormat
     _target: nn.Module | None
 
-    @abstractmethod
     def __init__(
         self,
         z: int = 128,

@@ -211,49 +211,6 @@ class FeaturePredictionEncoder(BaseImageEncoder):
 class _ImageAutoencoder(BaseImageEncoder):
     """An encoder whose decoder gives images."""
 
-    def __init__(
-        self,
-        z: int = 128,
-        *,
-        encoder: str = "image",
-        loss_network: Any = "alexnet",
-        image_shape: Sequence[int] | None = None,
-        max_epochs: int = 50,
-        batch_size: int = 128,
-        lr: float = 1e-3,
-        lr_schedule: str | None = None,
-        validation_fraction: float = 0.2,
-        patience: int = 10,
-        gamma: float = 0.0,
-        memory: Any = None,
-        precision: str = "auto",
-        compile: bool = False,
-        device: str | torch.device = "auto",
-        random_state: Any = None,
-        verbose: int = 0,
-        callbacks: Sequence[Any] | None = None,
-    ) -> None:
-        super().__init__(
-            z,
-            encoder=encoder,
-            loss_network=loss_network,
-            image_shape=image_shape,
-            max_epochs=max_epochs,
-            batch_size=batch_size,
-            lr=lr,
-            lr_schedule=lr_schedule,
-            validation_fraction=validation_fraction,
-            patience=patience,
-            gamma=gamma,
-            memory=memory,
-            precision=precision,
-            compile=compile,
-            device=device,
-            random_state=random_state,
-            verbose=verbose,
-            callbacks=callbacks,
-        )
-
     def inverse_transform(self, X: Any) -> np.ndarray:
         """Decode embeddings to images.
 

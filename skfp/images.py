@@ -191,9 +191,6 @@ def as_array(X: Any) -> np.ndarray:
         raise ValueError(
             f"X holds values of type {X.dtype}, not numbers. Expected images: {_LAYOUTS}."
         )
-    shape = getattr(X, "shape", None)
-    if shape is not None and len(shape) > 4:
-        raise ValueError(f"X has {len(shape)} dimensions. Expected images: {_LAYOUTS}.")
     array = check_array(X, allow_nd=True, dtype="numeric", ensure_all_finite=False)
     if array.dtype.kind == "b":
         array = array.astype(np.uint8) * np.uint8(255)

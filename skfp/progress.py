@@ -9,8 +9,8 @@ from skorch.callbacks import Callback
 from tqdm.auto import tqdm
 
 
-class EpochLines(Callback):
-    """Print one line per epoch: losses, images per second and time left.
+class Progress(Callback):
+    """What there is to do.
 
     Parameters
     ----------
@@ -23,6 +23,10 @@ class EpochLines(Callback):
     def __init__(self, n_images: int, max_epochs: int) -> None:
         self.n_images = n_images
         self.max_epochs = max_epochs
+
+
+class EpochLines(Progress):
+    """Print one line per epoch: losses, images per second and time left."""
 
     def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
         """Print the line of the epoch that has just ended."""
@@ -38,20 +42,8 @@ class EpochLines(Callback):
         )
 
 
-class EpochBar(Callback):
-    """Show a bar over the images of all epochs, with losses, images per second and time left.
-
-    Parameters
-    ----------
-    n_images : int
-        Images that an epoch trains on.
-    max_epochs : int
-        Epochs that training takes at most.
-    """
-
-    def __init__(self, n_images: int, max_epochs: int) -> None:
-        self.n_images = n_images
-        self.max_epochs = max_epochs
+class EpochBar(Progress):
+    """Show a bar over the images of all epochs, with losses, images per second and time left."""
 
     def on_train_begin(self, net: Any, **kwargs: Any) -> None:
         """Open the bar."""
