@@ -39,11 +39,14 @@ class Variant(NamedTuple):
     augmented: bool = False
     # The paper's settings train until they have had the default's seconds.
     equal_seconds: bool = False
+    # Learns nothing by gradient descent: the row that feature prediction has to beat.
+    frozen: bool = False
 
 
 VARIANTS = {
     "default": Variant("this package's defaults"),
     "paper": Variant("paper settings, for the same seconds", equal_seconds=True),
+    "frozen": Variant("nothing trained: frozen features, whitened PCA", frozen=True),
     "components-64": Variant("64 components", {"target_components": 64}),
     "components-128": Variant("128 components", {"target_components": 128}),
     "components-256": Variant("256 components", {"target_components": 256}),
@@ -130,7 +133,7 @@ def _frames(args: argparse.Namespace) -> tuple:
 
 
 def _run(name: str, seed: int, settings: Mapping, frames: tuple, args: argparse.Namespace) -> dict:
-    from benchmarks.methods import evaluate
+    from benchmarks.methods import METHODS, evaluate
     from skfp import FeaturePredictionEncoder
 
     variant = VARIANTS[name]
@@ -151,8 +154,11 @@ def _run(name: str, seed: int, settings: Mapping, frames: tuple, args: argparse.
         # One epoch over as many views as the others see epochs, each with its own features.
         images = augment(images, args.max_epochs, seed)
         parameters["max_epochs"] = 1
+    transformer = make(**{**parameters, **variant.parameters})
+    if variant.frozen:
+        transformer = METHODS["frozen"].make(z=args.z, random_state=seed)
     measured, _ = evaluate(
-        make(**{**parameters, **variant.parameters}),
+        transformer,
         images,
         (labelled.images, labelled.positions),
         (test.images, test.positions),
