@@ -74,7 +74,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--stride", type=int, default=10)
     add("--labelled-stride", type=int, default=10, help="of labelled and test rollouts")
     add("--z", type=int, default=64)
-    add("--max-epochs", type=int, default=4)
+    add("--max-epochs", type=int, default=3)
     add("--data-home", type=Path, help="where frames are kept between runs")
     add("--n-jobs", type=int, default=-1, help="processes for frames and probes")
 

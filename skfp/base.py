@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import warnings
 from abc import ABCMeta, abstractmethod
 from collections.abc import Sequence
 from numbers import Integral, Real
@@ -236,6 +237,16 @@ class BaseImageEncoder(
             if module is not None:
                 module.cpu()
         self.n_parameters_ = sum(p.numel() for p in autoencoder.parameters() if p.requires_grad)
+        finished = [row for row in net.history if "valid_loss" in row]
+        if not finished:
+            raise KeyboardInterrupt("Interrupted before the first epoch was over.")
+        if len(finished) < len(net.history):
+            warnings.warn(
+                f"Training was interrupted in epoch {len(net.history)} of {self.max_epochs}. The "
+                "encoder is that of the best epoch before.",
+                UserWarning,
+                stacklevel=2,
+            )
         self.history_ = [
             {
                 "epoch": row["epoch"],
@@ -243,11 +254,8 @@ class BaseImageEncoder(
                 "valid_loss": row["valid_loss"],
                 "seconds": row["dur"],
             }
-            for row in net.history
-            if "valid_loss" in row
+            for row in finished
         ]
-        if not self.history_:
-            raise KeyboardInterrupt("Interrupted before the first epoch was over.")
         best = min(self.history_, key=lambda row: row["valid_loss"])
         self.best_epoch_ = best["epoch"]
         self.validation_loss_ = best["valid_loss"]
@@ -400,11 +408,17 @@ class BaseImageEncoder(
 
 
 def _choose_device(device: str | torch.device) -> torch.device:
-    if device != "auto":
-        try:
-            return torch.device(device)
-        except RuntimeError as error:
-            raise ValueError(
-                f'device is {device!r}. Expected "auto" or a torch device such as "cpu" or "cuda".'
-            ) from error
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(
+            f'device is {device!r}. Expected "auto" or a torch device such as "cpu" or "cuda".'
+        ) from error
+    if chosen.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(
+            f'device is {device!r}, but torch finds no CUDA device here. Use "auto" or "cpu", or '
+            "install a build of torch with CUDA and a driver for the GPU."
+        )
+    return chosen

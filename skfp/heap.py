@@ -19,8 +19,8 @@ def keep_freed_memory() -> Iterator[None]:
     """Keep freed memory in the process for a while, and give it back afterwards.
 
     Every training step frees about a hundred megabytes of activations. glibc returns them to the
-    system, which has to clear each page again when the next step asks for it: about a tenth of the
-    time of a step on a CPU. Other C libraries are left as they are.
+    system, which has to clear each page again when the next step asks for it. Other C libraries are
+    left as they are.
     """
     libc: Any = ctypes.CDLL(None) if os.name == "posix" else None
     if not hasattr(libc, "mallopt"):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -153,7 +154,8 @@ class Images:
         else:
             # In double precision: the user's range may lie outside float32's.
             scaled = (items.astype(np.float64) - low) / ((high - low) or 1.0)
-        return np.require(scaled, np.float32, ["C", "W"])
+        # Owned, so that no network that works in place reaches the user's own memory.
+        return np.require(scaled, np.float32, ["C", "W", "O"])
 
     def to(self, device: torch.device) -> Images:
         """Hold the whole collection on a device, still in its own layout."""
@@ -322,6 +324,15 @@ def _layout_of_rows(
     n_pixels: int, image_shape: Sequence[int] | None
 ) -> tuple[str, tuple[int, ...]]:
     if image_shape is None:
+        side = math.isqrt(n_pixels // 3)
+        if side >= MIN_SIDE and 3 * side * side == n_pixels:
+            warnings.warn(
+                f"X has rows of {n_pixels} values, which are read as grey images, but could be "
+                f"RGB images of {side} by {side} pixels. If they are, pass "
+                f"image_shape=({side}, {side}, 3) or (3, {side}, {side}).",
+                UserWarning,
+                stacklevel=2,
+            )
         return "row", (n_pixels,)
     shape = tuple(int(side) for side in image_shape)
     if len(shape) not in (2, 3):

@@ -6,6 +6,7 @@ import torch
 from safetensors.torch import save_file
 from scipy import sparse
 from sklearn.exceptions import NotFittedError
+from torch import nn
 
 from skfp import FeaturePredictionEncoder, PerceptualAutoencoder, PixelAutoencoder
 
@@ -331,3 +332,34 @@ class TestNotFitted:
 
         with pytest.raises(NotFittedError):
             encoder.transform(X)
+
+
+class TestDevice:
+    @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+    def test_gpu_that_is_not_there(self, quick, frames):
+        with pytest.raises(ValueError, match=r"no CUDA device.*\"cpu\""):
+            quick(device="cuda").fit(frames)
+
+    def test_unknown_device(self, quick, frames):
+        with pytest.raises(ValueError, match="device is 'toaster'"):
+            quick(device="toaster").fit(frames)
+
+
+class TestRows:
+    def test_that_look_like_rgb_are_pointed_out(self, quick, noise):
+        with pytest.warns(UserWarning, match=r"image_shape=\(20, 20, 3\)"):
+            quick().fit(noise(6, 1200))
+
+
+class TestOwnership:
+    def test_a_network_that_works_in_place_leaves_the_images_alone(self):
+        class Inverting(nn.Module):
+            def forward(self, images):
+                return images.neg_().flatten(1)
+
+        images = np.random.default_rng(0).random((10, 3, 64, 64), dtype=np.float32)
+        before = images.copy()
+        FeaturePredictionEncoder(
+            z=2, loss_network=Inverting(), target_components=2, max_epochs=1, random_state=0
+        ).fit(images)
+        np.testing.assert_array_equal(images, before)
