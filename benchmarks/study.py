@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from skorch.callbacks import Callback
 
+from benchmarks.demo import PIXELS_PER_UNIT
 from benchmarks.records import (
     common_settings,
     describe_machine,
@@ -27,8 +28,6 @@ from benchmarks.records import (
     write_atomically,
     write_record,
 )
-
-PIXELS_PER_UNIT = 32
 
 
 class Variant(NamedTuple):
@@ -94,7 +93,7 @@ def main(args: argparse.Namespace) -> None:
     frames = None
     for seed in args.seeds:
         for name in args.variants:
-            path = args.out / f"{name}-{seed}-{fingerprint(settings)}.json"
+            path = _path(args.out, name, seed, settings)
             if path.exists():
                 continue
             frames = frames or _frames(args)
@@ -109,6 +108,10 @@ def main(args: argparse.Namespace) -> None:
     print(f"\n{table(records)}")
     picture = write_atomically(args.out / "study.png", lambda path: draw(records).savefig(path))
     print(f"\nThe picture is {picture}.")
+
+
+def _path(folder: Path, name: str, seed: int, settings: Mapping) -> Path:
+    return folder / f"{name}-{seed}-{fingerprint(settings)}.json"
 
 
 def _frames(args: argparse.Namespace) -> tuple:
@@ -144,7 +147,7 @@ def _run(name: str, seed: int, settings: Mapping, frames: tuple, args: argparse.
     if "power" in variant.parameters:
         make = _scaled_encoder()
     if variant.equal_seconds:
-        default = args.out / f"default-{seed}-{fingerprint(settings)}.json"
+        default = _path(args.out, "default", seed, settings)
         if not default.exists():
             raise SystemExit(f"Run the variant 'default' with seed {seed} first.")
         seconds = json.loads(default.read_text("utf-8"))["training"]["seconds"]
@@ -176,7 +179,7 @@ def _scaled_encoder() -> type:
     class ScaledEncoder(FeaturePredictionEncoder):
         """Predicts components scaled by a power of their standard deviation.
 
-        Not an option of the package, because it did not help.
+        Not an option of the package until the study shows that it helps.
         """
 
         def __init__(self, z=128, *, power=0.0, random_state=None, max_epochs=50):
