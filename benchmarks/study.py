@@ -186,19 +186,17 @@ def _scaled_encoder() -> type:
             super().__init__(z, random_state=random_state, max_epochs=max_epochs)
             self.power = power
 
-        def _make_objective(self, view):
-            objective = super()._make_objective(view)
-            components = objective.target
-            std = view.coefficients(components).array[:, :-1].std(axis=0)
-            scale = torch.from_numpy(std**-self.power)
+        def _find_target(self, view):
+            components = super()._find_target(view)
+            std = torch.from_numpy(view.coefficients(components).array[:, :-1].std(axis=0))
+            scale = std**-self.power
             # The loss keeps its size, so that the learning rate means the same.
-            scale *= torch.from_numpy(std).norm() / (scale * torch.from_numpy(std)).norm()
-            scaled = Components(
+            scale *= std.norm() / (scale * std).norm()
+            return Components(
                 components.mean,
                 components.basis * scale[:, None],
                 components.explained_variance_ratio,
             )
-            return objective._replace(target=scaled)
 
     return ScaledEncoder
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import os
 import warnings
 from abc import ABCMeta, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from numbers import Integral, Real
 from typing import Any, ClassVar, NamedTuple, Self
 
@@ -26,11 +28,20 @@ from torch import nn
 
 from skfp.cache import Cache
 from skfp.coders import Encoder, FeatureEncoder, ImageEncoder, fold_batch_norm
+from skfp.devices import OnDevice, choose_device
+from skfp.export import ExportMixin
 from skfp.images import ImageFormat, Images, as_array, check_images, check_images_like
 from skfp.loss_network import LossNetwork, load_loss_network
-from skfp.preprocessing import Canvas, OnDevice
-from skfp.targets import Components, View, compute
-from skfp.training import Autoencoder, TrainingSet, fit_coders
+from skfp.preprocessing import Canvas
+from skfp.saving import SavingMixin
+from skfp.targets import BATCH_SIZE, Components, View, compute
+from skfp.training import (
+    Autoencoder,
+    Settings,
+    TrainingSet,
+    continue_coders,
+    fit_coders,
+)
 
 
 class Objective(NamedTuple):
@@ -38,17 +49,20 @@ class Objective(NamedTuple):
 
     decoder: nn.Module
     loss: nn.Module
-    # From features to targets; None where the images themselves are the targets.
-    target: nn.Module | None
 
 
 class BaseImageEncoder(
-    ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator, metaclass=ABCMeta
+    SavingMixin,
+    ExportMixin,
+    ClassNamePrefixFeaturesOutMixin,
+    TransformerMixin,
+    BaseEstimator,
+    metaclass=ABCMeta,
 ):
     """Base of the estimators that learn to turn each image into z numbers.
 
-    A subclass says what the decoder predicts and which loss compares it (`_make_objective`);
-    everything else is here.
+    A subclass says what the decoder predicts (`_find_target`) and which loss compares it
+    (`_make_objective`); everything else is here, or in the mixins.
     """
 
     _parameter_constraints: ClassVar[dict[str, list]] = {
@@ -86,6 +100,7 @@ class BaseImageEncoder(
     loss_network_: LossNetwork | None
     _format: ImageFormat
     _target: nn.Module | None
+    _variance_head: nn.Linear | None
 
     def __init__(
         self,
@@ -151,13 +166,27 @@ class BaseImageEncoder(
         return cls(z, **{**cls._PAPER_SETTINGS, **parameters})
 
     @abstractmethod
-    def _make_objective(self, view: View) -> Objective:
-        """Say what the decoder predicts of the images, and how it is judged.
+    def _find_target(self, view: View) -> nn.Module | None:
+        """Find what turns features into targets; None where the images are the targets.
 
         Parameters
         ----------
         view : View
             What the loss network sees in the training images.
+        """
+
+    @abstractmethod
+    def _make_objective(self, target: nn.Module | None, n_features: int, z: int) -> Objective:
+        """Say what the decoder looks like that predicts the target, and how it is judged.
+
+        Parameters
+        ----------
+        target : nn.Module or None
+            From `_find_target`.
+        n_features : int
+            Number of features that the loss network sees in an image.
+        z : int
+            Size of the embedding.
         """
 
     @_fit_context(prefer_skip_nested_validation=True)
@@ -188,64 +217,54 @@ class BaseImageEncoder(
             is unknown or cannot look at images of that size.
         """
         images = self._check_images(X, reset=True)
-        valid_images = None if X_val is None else self._check_images(X_val, reset=False)
+        valid_images = None if X_val is None else self._check_validation_images(X_val)
         self._check_n_samples(len(images), valid_images is not None)
-        device = _choose_device(self.device)
-        seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
+        device = choose_device(self.device)
+        with self._seeded(self._draw_seed()):
             self.loss_network_ = self._load_loss_network()
-            view = self._view(images, device)
-            encoder = self._make_encoder(view.n_features)
-            objective = self._make_objective(view)
-            self._target = objective.target
-            prepare = nn.Identity() if self.encoder == "features" else self._canvas
-            autoencoder = Autoencoder(prepare, encoder, objective.decoder, self.gamma > 0)
+            view = self._view(images, device, self.memory)
+            autoencoder, loss = self._make_autoencoder(view)
             if valid_images is None:
                 train_rows, valid_rows = train_test_split(
-                    np.arange(len(images)), test_size=self.validation_fraction, random_state=seed
+                    np.arange(len(images)),
+                    test_size=self.validation_fraction,
+                    random_state=self._seed,
                 )
                 train = self._training_set(images, view, train_rows)
                 valid = TrainingSet(train.inputs, train.targets, valid_rows)
             else:
                 train = self._training_set(images, view)
-                valid = self._training_set(valid_images, self._view(valid_images, device))
+                valid_view = self._view(valid_images, device, self.memory)
+                valid = self._training_set(valid_images, valid_view)
             net = fit_coders(
                 autoencoder,
-                objective.loss,
+                loss,
                 train,
                 valid,
+                self._settings(device, self._seed),
                 max_epochs=self.max_epochs,
-                batch_size=self.batch_size,
-                lr=self.lr,
                 lr_schedule=self.lr_schedule,
                 patience=self.patience,
-                gamma=self.gamma,
-                device=device,
-                autocast=self.precision == "bfloat16"
-                or (self.precision == "auto" and device.type == "cuda"),
-                compile=self.compile,
-                seed=seed,
                 verbose=int(self.verbose),
                 callbacks=self.callbacks or (),
             )
 
-        self.encoder_ = autoencoder.encoder.cpu().eval()
-        self.decoder_ = autoencoder.decoder.cpu().eval()
-        self._loss = objective.loss.cpu()
-        for module in (self.loss_network_, self._target):
-            if module is not None:
-                module.cpu()
-        self.n_parameters_ = sum(p.numel() for p in autoencoder.parameters() if p.requires_grad)
+        self._keep(autoencoder, loss)
+        self._moments: dict[int, dict[str, torch.Tensor]] = {}
         finished = [row for row in net.history if "valid_loss" in row]
         if not finished:
             raise KeyboardInterrupt("Interrupted before the first epoch was over.")
         if len(finished) < len(net.history):
             warnings.warn(
                 f"Training was interrupted in epoch {len(net.history)} of {self.max_epochs}. The "
-                "encoder is that of the best epoch before.",
+                "encoder is that of the best epoch before. What called fit goes on: interrupt "
+                "again to stop that too.",
                 UserWarning,
-                stacklevel=2,
+                stacklevel=3,
+            )
+        if not any(math.isfinite(row["valid_loss"]) for row in finished):
+            raise ValueError(
+                f"Training diverged: no epoch has a finite validation loss. Lower lr={self.lr}."
             )
         self.history_ = [
             {
@@ -262,17 +281,88 @@ class BaseImageEncoder(
         self.n_epochs_ = len(self.history_)
         return self
 
-    def transform(self, X: Any) -> np.ndarray:
-        """Embed images.
+    @_fit_context(prefer_skip_nested_validation=True)
+    def partial_fit(self, X: Any, y: Any = None) -> Self:
+        """Train on one more batch of a stream of images, once, at a constant learning rate.
+
+        The first batch decides what `fit` learns from all images: their format and, for feature
+        prediction, the principal components that are predicted. Make it as large and as varied
+        as you can: thousands of images. After `fit`, training goes on where it ended.
 
         Parameters
         ----------
         X : array-like
+            Images as in `fit`; in later calls of the size and channels of the first.
+        y : Ignored
+            Not used, present by convention.
+
+        Returns
+        -------
+        self : object
+            The estimator, fitted. `history_` grows by one row, without a validation loss.
+
+        Raises
+        ------
+        ValueError
+            If X holds no images, or other images than the first call has seen.
+        """
+        starts = not self.__sklearn_is_fitted__()
+        images = self._check_images(X, reset=starts)
+        device = choose_device(self.device)
+        seed = self._draw_seed() if starts else self._seed + self.n_epochs_
+        with self._seeded(seed):
+            if starts:
+                self.loss_network_ = self._load_loss_network()
+            view = self._view(images, device, None)
+            if starts:
+                autoencoder, loss = self._make_autoencoder(view)
+                self._moments = {}
+                self.history_ = []
+            else:
+                autoencoder = Autoencoder(
+                    self._prepare, self.encoder_, self.decoder_, self._variance_head
+                )
+                loss = self._loss
+            net = continue_coders(
+                autoencoder,
+                loss.to(device),
+                self._training_set(images, view),
+                self._settings(device, seed),
+                self._moments,
+                callbacks=self.callbacks or (),
+            )
+        self._keep(autoencoder, loss)
+        self._moments = {
+            parameter: {name: moment.cpu() for name, moment in moments.items()}
+            for parameter, moments in net.optimizer_.state_dict()["state"].items()
+        }
+        row = net.history[-1]
+        self.history_.append(
+            {
+                "epoch": len(self.history_) + 1,
+                "train_loss": row["train_loss"],
+                "seconds": row["dur"],
+            }
+        )
+        self.n_epochs_ = len(self.history_)
+        # These belong to a fit that is no longer the last word.
+        for name in ("best_epoch_", "validation_loss_"):
+            if hasattr(self, name):
+                delattr(self, name)
+        return self
+
+    def transform(self, X: Any) -> Any:
+        """Embed images.
+
+        Parameters
+        ----------
+        X : array-like or Tensor
             Images of the size and channels that fit has seen, in the same layout or flattened.
 
         Returns
         -------
-        embedding : ndarray of shape (n, z), dtype float32
+        embedding : ndarray or Tensor of shape (n, z), dtype float32
+            A tensor, where X is, on its device.
 
         Raises
         ------
@@ -283,12 +373,13 @@ class BaseImageEncoder(
         """
         check_is_fitted(self)
         images = self._check_images(X, reset=False)
-        device = _choose_device(self.device)
-        prepare: nn.Module = self._canvas
-        if self.encoder == "features" and self.loss_network_ is not None:
-            prepare = nn.Sequential(prepare, self.loss_network_)
-        embed = nn.Sequential(prepare, fold_batch_norm(self.encoder_))
-        return compute(images, OnDevice(embed, device), self._n_features_out, in_memory=True)
+        embedder = self._make_embedder(fold_batch_norm(self.encoder_))
+        embed = OnDevice(embedder, choose_device(self.device))
+        if isinstance(images.array, torch.Tensor):
+            with torch.no_grad():
+                batches = (images.read(rows) for rows in gen_batches(len(images), BATCH_SIZE))
+                return torch.cat([embed(batch).to(images.array.device) for batch in batches])
+        return compute(images, embed, self._n_features_out, in_memory=True)
 
     def score(self, X: Any, y: Any = None) -> float:
         """Negative loss on images, so that larger is better.
@@ -313,19 +404,52 @@ class BaseImageEncoder(
         """
         check_is_fitted(self)
         images = self._check_images(X, reset=False)
-        canvas = self._canvas
         total = 0.0
-        with torch.inference_mode():
-            for rows in gen_batches(len(images), self.batch_size):
-                batch = images.read(rows)
-                pixels = canvas(batch)
-                features = None if self.loss_network_ is None else self.loss_network_(pixels)
-                decoded = self.decoder_(
-                    self.encoder_(features if self.encoder == "features" else pixels)
-                )
-                target = batch if self._target is None else self._target(features)
-                total += self._loss(decoded, target).item() * len(batch)
+        for batch, features, decoded in self._decoded(images):
+            target = batch if self._target is None else self._target(features)
+            total += self._loss(decoded, target).item() * len(batch)
         return -total / len(images)
+
+    def _decoded(self, images: Images) -> Iterator[tuple]:
+        """Batches of images, what the loss network sees in them, and what the decoder says."""
+        for rows in gen_batches(len(images), self.batch_size):
+            batch = images.read(rows).cpu()
+            with torch.inference_mode():
+                pixels = self._canvas(batch)
+                features = None if self.loss_network_ is None else self.loss_network_(pixels)
+                code = self.encoder_(features if self._takes_features else pixels)
+                yield batch, features, self.decoder_(code)
+
+    def _feature_error_maps(self, X: Any) -> np.ndarray:
+        """Squared error of decoded features, averaged over channels: (n, rows, columns)."""
+        check_is_fitted(self)
+        images = self._check_images(X, reset=False)
+        if self.loss_network_ is None:
+            raise ValueError(
+                f"This {type(self).__name__} has no loss network. Use a FeaturePredictionEncoder "
+                "or a PerceptualAutoencoder."
+            )
+        shape = self.loss_network_.maps_shape(self._canvas.canvas_size)
+        if len(shape) != 3:
+            raise ValueError(
+                f"The loss network gives features of shape {shape}. Expected feature maps "
+                "(channels, rows, columns), which have a place in the image."
+            )
+        maps = [
+            (self._decoded_features(decoded) - features).square().unflatten(1, shape).mean(dim=1)
+            for _, features, decoded in self._decoded(images)
+        ]
+        return torch.cat(maps).numpy()
+
+    @abstractmethod
+    def _decoded_features(self, decoded: torch.Tensor) -> torch.Tensor:
+        """Turn what the decoder gives into features (b, n_features)."""
+
+    def _rgb(self, X: Any) -> np.ndarray:
+        """Images to look at: (n, height, width, 3) in [0, 1]."""
+        images = self._check_images(X, reset=False)
+        pixels = self._canvas.crop(self._canvas(images.read(slice(None)).cpu()))
+        return pixels.permute(0, 2, 3, 1).clamp(0, 1).numpy()
 
     @property
     def _n_features_out(self) -> int:
@@ -338,18 +462,75 @@ class BaseImageEncoder(
     def _load_loss_network(self) -> LossNetwork | None:
         return load_loss_network(self.loss_network)
 
-    def _view(self, images: Images, device: torch.device) -> View:
+    @property
+    def _takes_features(self) -> bool:
+        return isinstance(self.encoder_, FeatureEncoder)
+
+    @property
+    def _prepare(self) -> nn.Module:
+        """What comes before the encoder in training, where features are computed once."""
+        return nn.Identity() if self.encoder == "features" else self._canvas
+
+    def _make_embedder(self, encoder: nn.Module) -> nn.Sequential:
+        """Put what turns stored batches into the encoder's input before it."""
+        see = [self.loss_network_] if self._takes_features and self.loss_network_ else []
+        return nn.Sequential(self._canvas, *copy.deepcopy(see), encoder)
+
+    def _make_autoencoder(self, view: View) -> tuple[Autoencoder, nn.Module]:
+        """Make an untrained coder pair and its loss."""
+        self._n_loss_features = view.n_features
+        encoder = self._make_encoder(view.n_features)
+        self._target = self._find_target(view)
+        decoder, loss = self._make_objective(self._target, view.n_features, self.z)
+        head = encoder.head
+        variance_head = nn.Linear(head.in_features, head.out_features) if self.gamma > 0 else None
+        return Autoencoder(self._prepare, encoder, decoder, variance_head), loss
+
+    def _settings(self, device: torch.device, seed: int) -> Settings:
+        return Settings(
+            batch_size=self.batch_size,
+            lr=self.lr,
+            gamma=self.gamma,
+            device=device,
+            autocast=self.precision == "bfloat16"
+            or (self.precision == "auto" and device.type == "cuda"),
+            compile=self.compile,
+            seed=seed,
+        )
+
+    def _keep(self, autoencoder: Autoencoder, loss: nn.Module) -> None:
+        """Keep trained networks on the CPU."""
+        self.encoder_ = autoencoder.encoder.cpu().eval()
+        self.decoder_ = autoencoder.decoder.cpu().eval()
+        self._variance_head = autoencoder.variance_head
+        self._loss = loss.cpu()
+        for module in (self.loss_network_, self._target, self._variance_head):
+            if module is not None:
+                module.cpu()
+        self.n_parameters_ = sum(p.numel() for p in autoencoder.parameters() if p.requires_grad)
+
+    def _draw_seed(self) -> int:
+        self._seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
+        return self._seed
+
+    @staticmethod
+    @contextmanager
+    def _seeded(seed: int) -> Iterator[None]:
+        """Draw torch's random numbers from a seed, and leave the user's own sequence alone."""
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            yield
+
+    def _view(self, images: Images, device: torch.device, memory: Any) -> View:
         """What the loss network sees in images, or what it saw where the encoder takes that."""
         if self.loss_network_ is None:
             return View(images, self._canvas, 0, Cache(None))
-        key = (
-            () if self.memory is None else (images.fingerprint(), self.loss_network_.fingerprint())
-        )
+        key = () if memory is None else (images.fingerprint(), self.loss_network_.fingerprint())
         view = View(
             images,
             OnDevice(nn.Sequential(self._canvas, self.loss_network_), device),
             self.loss_network_.n_features(self._canvas.canvas_size),
-            Cache(self.memory, *key),
+            Cache(memory, *key),
         )
         if self.encoder == "features":
             return View(view.features(), nn.Identity(), view.n_features, view.cache)
@@ -373,6 +554,11 @@ class BaseImageEncoder(
 
     def _check_images(self, X: Any, *, reset: bool) -> Images:
         array = as_array(X)
+        if not reset and array.ndim == 2 and array.shape == self._format.shape[:2]:
+            raise ValueError(
+                f"X has the shape {tuple(array.shape)} of one image that fit has seen. Pass a "
+                "single image as X[None]."
+            )
         if array.ndim == 2:
             validate_data(self, X, skip_check_array=True, reset=reset)
         if not reset:
@@ -384,6 +570,12 @@ class BaseImageEncoder(
         self.image_shape_ = images.format.image_shape
         self.n_features_in_ = math.prod(images.format.shape)
         return images
+
+    def _check_validation_images(self, X_val: Any) -> Images:
+        try:
+            return self._check_images(X_val, reset=False)
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"X_val does not fit to X. Of it: {error}") from error
 
     def _check_n_samples(self, n_images: int, has_validation_images: bool) -> None:
         if n_images < 2 and not has_validation_images:
@@ -405,20 +597,3 @@ class BaseImageEncoder(
         tags.input_tags.three_d_array = True
         tags.transformer_tags.preserves_dtype = []
         return tags
-
-
-def _choose_device(device: str | torch.device) -> torch.device:
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        chosen = torch.device(device)
-    except RuntimeError as error:
-        raise ValueError(
-            f'device is {device!r}. Expected "auto" or a torch device such as "cpu" or "cuda".'
-        ) from error
-    if chosen.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(
-            f'device is {device!r}, but torch finds no CUDA device here. Use "auto" or "cpu", or '
-            "install a build of torch with CUDA and a driver for the GPU."
-        )
-    return chosen

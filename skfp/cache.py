@@ -90,6 +90,7 @@ def _checksum(arrays: Arrays) -> str:
 def fingerprint(array: np.ndarray) -> str:
     """SHA-256 of an array's type, shape and values, read in parts."""
     digest = hashlib.sha256(f"{array.dtype.str} {array.shape}".encode())
+    array = np.atleast_1d(array)
     for rows in gen_batches(len(array), 1024):
         digest.update(np.ascontiguousarray(array[rows]).data)
     return digest.hexdigest()

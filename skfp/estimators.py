@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from numbers import Integral
 from typing import Any, ClassVar
@@ -15,6 +16,7 @@ from torch import nn
 
 from skfp.base import BaseImageEncoder, Objective
 from skfp.coders import FeatureDecoder, ImageDecoder
+from skfp.devices import OnDevice, choose_device
 from skfp.loss_network import LossNetwork
 from skfp.losses import (
     ComponentPredictionLoss,
@@ -22,7 +24,7 @@ from skfp.losses import (
     PerceptualLoss,
     PixelLoss,
 )
-from skfp.targets import View
+from skfp.targets import Components, View
 
 
 class FeaturePredictionEncoder(BaseImageEncoder):
@@ -82,7 +84,7 @@ class FeaturePredictionEncoder(BaseImageEncoder):
         Determines initial weights, the held-out images and the order of batches. Pass an int for
         the same embedding, bit for bit on a CPU, in every fit.
     verbose : int, default=0
-        0 is silent, 1 prints a line per epoch, 2 shows a progress bar.
+        0 is silent, 1 prints a line per epoch, 2 shows a progress bar in terminals and notebooks.
     callbacks : list of skorch.callbacks.Callback or None, default=None
         Passed on to skorch.
 
@@ -199,31 +201,37 @@ class FeaturePredictionEncoder(BaseImageEncoder):
         )
         self.target_components = target_components
 
-    def _make_objective(self, view: View) -> Objective:
+    def _find_target(self, view: View) -> nn.Module:
         if self.target_components is None:
-            decoder = FeatureDecoder(self.z, view.n_features)
-            return Objective(decoder, FeaturePredictionLoss(), nn.Identity())
-        components = view.components(self.target_components)
-        decoder = FeatureDecoder(self.z, view.n_features, len(components.basis))
-        return Objective(decoder, ComponentPredictionLoss(view.n_features), components)
+            return nn.Identity()
+        return view.components(self.target_components)
+
+    def _make_objective(self, target: nn.Module | None, n_features: int, z: int) -> Objective:
+        if isinstance(target, Components):
+            decoder = FeatureDecoder(z, n_features, len(target.basis))
+            return Objective(decoder, ComponentPredictionLoss(n_features))
+        return Objective(FeatureDecoder(z, n_features), FeaturePredictionLoss())
+
+    def _decoded_features(self, decoded: torch.Tensor) -> torch.Tensor:
+        return self._target.features(decoded) if isinstance(self._target, Components) else decoded
 
 
 class _ImageAutoencoder(BaseImageEncoder):
     """An encoder whose decoder gives images."""
 
-    def inverse_transform(self, X: Any) -> np.ndarray:
+    def inverse_transform(self, X: Any) -> Any:
         """Decode embeddings to images.
 
         Parameters
         ----------
-        X : array-like of shape (n, z)
+        X : array-like or Tensor of shape (n, z)
             Embeddings.
 
         Returns
         -------
-        images : ndarray of shape (n, *image shape in fit)
-            In the layout and range of the images in fit: uint8, or float32 between the least and
-            the greatest value seen there.
+        images : ndarray or Tensor of shape (n, ...)
+            In the layout, size and range of the images in fit: uint8, or float32 between the least
+            and the greatest value seen there. A tensor, where X is, on its device.
 
         Raises
         ------
@@ -233,18 +241,25 @@ class _ImageAutoencoder(BaseImageEncoder):
             If X does not have z columns.
         """
         check_is_fitted(self)
-        embedding = check_array(X, dtype=np.float32)
-        if embedding.shape[1] != self._n_features_out:
+        is_tensor = isinstance(X, torch.Tensor)
+        device = choose_device(self.device)
+        embedding = torch.as_tensor(X if is_tensor else check_array(X, dtype=np.float32))
+        if embedding.ndim != 2 or embedding.shape[1] != self._n_features_out:
             raise ValueError(
-                f"X has {embedding.shape[1]} columns, but embeddings have z="
-                f"{self._n_features_out}. Pass what transform returned."
+                f"X has shape {tuple(embedding.shape)}, but embeddings have z="
+                f"{self._n_features_out} columns. Pass what transform returned."
             )
+        decode = OnDevice(copy.deepcopy(self.decoder_), device)
         images = []
-        with torch.inference_mode():
+        with torch.no_grad():
             for rows in gen_batches(len(embedding), self.batch_size):
-                decoded = self._canvas.crop(self.decoder_(torch.from_numpy(embedding[rows])))
-                images.append(self._format.from_batch(decoded))
-        return np.concatenate(images)
+                decoded = self._canvas.crop(decode(embedding[rows].to(torch.float32)))
+                images.append(self._format.from_batch(decoded).to(embedding.device))
+        return torch.cat(images) if is_tensor else torch.cat(images).numpy()
+
+    def _decoded_features(self, decoded: torch.Tensor) -> torch.Tensor:
+        assert self.loss_network_ is not None
+        return self.loss_network_(decoded)
 
 
 class PerceptualAutoencoder(_ImageAutoencoder):
@@ -299,7 +314,7 @@ class PerceptualAutoencoder(_ImageAutoencoder):
         Determines initial weights, the held-out images and the order of batches. Pass an int for
         the same embedding, bit for bit on a CPU, in every fit.
     verbose : int, default=0
-        0 is silent, 1 prints a line per epoch, 2 shows a progress bar.
+        0 is silent, 1 prints a line per epoch, 2 shows a progress bar in terminals and notebooks.
     callbacks : list of skorch.callbacks.Callback or None, default=None
         Passed on to skorch.
 
@@ -347,10 +362,13 @@ class PerceptualAutoencoder(_ImageAutoencoder):
     (20, 64, 64, 3)
     """
 
-    def _make_objective(self, view: View) -> Objective:
+    def _find_target(self, view: View) -> nn.Module:
+        return nn.Identity()
+
+    def _make_objective(self, target: nn.Module | None, n_features: int, z: int) -> Objective:
         assert self.loss_network_ is not None
-        decoder = ImageDecoder(self.z, self._canvas.canvas_size)
-        return Objective(decoder, PerceptualLoss(self.loss_network_), nn.Identity())
+        decoder = ImageDecoder(z, self._canvas.canvas_size)
+        return Objective(decoder, PerceptualLoss(self.loss_network_))
 
 
 class PixelAutoencoder(_ImageAutoencoder):
@@ -405,7 +423,7 @@ class PixelAutoencoder(_ImageAutoencoder):
         Determines initial weights, the held-out images and the order of batches. Pass an int for
         the same embedding, bit for bit on a CPU, in every fit.
     verbose : int, default=0
-        0 is silent, 1 prints a line per epoch, 2 shows a progress bar.
+        0 is silent, 1 prints a line per epoch, 2 shows a progress bar in terminals and notebooks.
     callbacks : list of skorch.callbacks.Callback or None, default=None
         Passed on to skorch.
 
@@ -456,6 +474,8 @@ class PixelAutoencoder(_ImageAutoencoder):
     def _load_loss_network(self) -> LossNetwork | None:
         return super()._load_loss_network() if self.encoder == "features" else None
 
-    def _make_objective(self, view: View) -> Objective:
-        decoder = ImageDecoder(self.z, self._canvas.canvas_size)
-        return Objective(decoder, PixelLoss(self._canvas), None)
+    def _find_target(self, view: View) -> None:
+        return None
+
+    def _make_objective(self, target: nn.Module | None, n_features: int, z: int) -> Objective:
+        return Objective(ImageDecoder(z, self._canvas.canvas_size), PixelLoss(self._canvas))

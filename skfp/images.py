@@ -1,31 +1,47 @@
 """Every accepted form of image input, and every refusal.
 
-An image collection stays in the array the user gave. `ImageFormat` says how one item of it is an
-image, and `Images` reads batches of it as ``(batch, channels, height, width)`` tensors: uint8 as
-it is, everything else float32 on the unit scale.
+An image collection stays in the array or tensor the user gave. `ImageFormat` says how one item of
+it is an image, and `Images` reads batches of it as ``(batch, channels, height, width)`` tensors:
+uint8 as it is, everything else float32 on the unit scale.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
+import os
 import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from sklearn.utils import check_array, gen_batches
 
 from skfp.cache import fingerprint
 
 MIN_SIDE = 16
 _CHUNK = 1024
+# Images that span less of the range in fit have probably been scaled otherwise.
+_LEAST_SHARE = 0.02
 
 _LAYOUTS = (
     "(n, height, width, channels), (n, channels, height, width), (n, height, width) or rows "
     "(n, pixels) with image_shape, where channels is 1 (grey), 3 (RGB) or 4 (RGBA)"
 )
+_LOAD = "To read image files, put skfp.ImageLoader() before the encoder."
+# Modes of PIL images whose values are no brightness, or packed otherwise, and what they become.
+_PIL_MODES = {
+    "1": "L",
+    "LA": "RGBA",
+    "P": "RGB",
+    "PA": "RGBA",
+    "CMYK": "RGB",
+    "YCbCr": "RGB",
+    "LAB": "RGB",
+    "HSV": "RGB",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +98,18 @@ class ImageFormat:
             items = items.permute(0, 3, 1, 2)
         return items[:, : self.channels]
 
-    def from_batch(self, batch: torch.Tensor) -> np.ndarray:
+    def to_unit_scale(self, items: torch.Tensor) -> torch.Tensor:
+        """Turn items as the user stores them into uint8, or float32 where `low` stands for 0."""
+        if self.low is None or self.high is None:
+            return items
+        if (self.low, self.high) == (0.0, 1.0):
+            # Copied, so that no network that works in place reaches the user's own memory.
+            return items.to(torch.float32, copy=True)
+        # In double precision: the user's range may lie outside float32's.
+        scaled = (items.to(torch.float64) - self.low) / ((self.high - self.low) or 1.0)
+        return scaled.to(torch.float32)
+
+    def from_batch(self, batch: torch.Tensor) -> torch.Tensor:
         """Turn unit-scale RGB ``(batch, 3, height, width)`` into items as the user stores them."""
         if self.channels == 1:
             batch = batch.mean(dim=1, keepdim=True)
@@ -94,10 +121,10 @@ class ImageFormat:
             items = batch[:, 0]
         else:
             items = batch.permute(0, 2, 3, 1) if self.layout == "hwc" else batch
-        array = items.reshape(len(items), *self.shape).cpu().numpy()
+        items = items.reshape(len(items), *self.shape)
         if self.low is None or self.high is None:
-            return np.rint(array * 255).astype(np.uint8)
-        return (array * (self.high - self.low) + self.low).astype(np.float32)
+            return (items * 255).round().to(torch.uint8)
+        return items * (self.high - self.low) + self.low
 
 
 class Images:
@@ -125,8 +152,7 @@ class Images:
 
     def fingerprint(self) -> str:
         """SHA-256 of the images and of how they are read."""
-        items = self.array.cpu().numpy() if isinstance(self.array, torch.Tensor) else self.array
-        return f"{fingerprint(items)} {self.format}"
+        return f"{fingerprint(np.asarray(self.array))} {self.format}"
 
     def read(self, indices: Sequence[int] | np.ndarray | slice) -> torch.Tensor:
         """Read some images as uint8, or as float32 on the unit scale.
@@ -139,34 +165,25 @@ class Images:
         Returns
         -------
         batch : Tensor of shape (n_indices, channels, height, width)
+            Where the collection is.
         """
-        items = self.array[indices]
-        if isinstance(items, np.ndarray):
-            items = torch.from_numpy(self._to_unit_scale(items))
-        return self.format.to_batch(items)
-
-    def _to_unit_scale(self, items: np.ndarray) -> np.ndarray:
-        low, high = self.format.low, self.format.high
-        if low is None or high is None:
-            return np.require(items, requirements=["C", "W"])
-        if (low, high) == (0.0, 1.0):
-            scaled = items / np.float32(255) if items.dtype == np.uint8 else items
-        else:
-            # In double precision: the user's range may lie outside float32's.
-            scaled = (items.astype(np.float64) - low) / ((high - low) or 1.0)
-        # Owned, so that no network that works in place reaches the user's own memory.
-        return np.require(scaled, np.float32, ["C", "W", "O"])
+        items = _as_tensor(self.array[indices])
+        return self.format.to_batch(self.format.to_unit_scale(items))
 
     def to(self, device: torch.device) -> Images:
         """Hold the whole collection on a device, still in its own layout."""
-        items = self.array
-        if isinstance(items, np.ndarray):
-            items = torch.from_numpy(self._to_unit_scale(items))
-        return Images(items.to(device), self.format)
+        return Images(_as_tensor(self.array).to(device), self.format)
 
 
-def as_array(X: Any) -> np.ndarray:
-    """Refuse what holds no images, and return the rest as an array of numbers.
+def _as_tensor(items: np.ndarray | torch.Tensor) -> torch.Tensor:
+    if isinstance(items, torch.Tensor):
+        return items
+    # torch shares memory with arrays that it may write to, and warns of the others.
+    return torch.from_numpy(np.require(items, requirements=["C", "W"]))
+
+
+def as_array(X: Any) -> np.ndarray | torch.Tensor:
+    """Refuse what holds no images, and return the rest as an array or tensor of numbers.
 
     Parameters
     ----------
@@ -175,8 +192,8 @@ def as_array(X: Any) -> np.ndarray:
 
     Returns
     -------
-    array : ndarray
-        X itself where it is an array of numbers already.
+    array : ndarray or Tensor
+        X itself where it is an array or a tensor of numbers already.
 
     Raises
     ------
@@ -186,18 +203,30 @@ def as_array(X: Any) -> np.ndarray:
         If X is sparse or holds objects that are no numbers.
     """
     if isinstance(X, torch.Tensor):
-        X = X.detach().cpu().numpy()
+        return _check_tensor(X.detach())
+    if isinstance(X, str | os.PathLike):
+        raise ValueError(f"X is {os.fspath(X)!r}, not images. {_LOAD} Expected: {_LAYOUTS}.")
+    if hasattr(X, "to_numpy") and X.to_numpy().dtype.kind in "OU":
+        X = X.to_numpy()
+    if isinstance(X, np.ndarray) and X.dtype == object and X.size == len(X):
+        X = X.ravel().tolist()  # a column of images, or of what should be
     if isinstance(X, list | tuple):
-        X = np.asarray(X)
+        X = _stack(X)
+        if isinstance(X, torch.Tensor):
+            return _check_tensor(X)
     if isinstance(X, np.ndarray) and X.dtype.kind in "USV":
         raise ValueError(
-            f"X holds values of type {X.dtype}, not numbers. Expected images: {_LAYOUTS}."
+            f"X holds values of type {X.dtype}, not numbers. {_LOAD} Expected images: {_LAYOUTS}."
         )
+    if np.ndim(X) == 0:
+        raise ValueError(f"X is a {type(X).__name__}. Expected 2D array or images: {_LAYOUTS}.")
     array = check_array(X, allow_nd=True, dtype="numeric", ensure_all_finite=False)
     if array.dtype.kind == "b":
         array = array.astype(np.uint8) * np.uint8(255)
     if array.dtype == np.float16:
         array = array.astype(np.float32)
+    if array.dtype == np.longdouble:
+        array = array.astype(np.float64)
     if not array.dtype.isnative:
         array = array.astype(array.dtype.newbyteorder("="))
     if array.ndim > 4:
@@ -205,12 +234,62 @@ def as_array(X: Any) -> np.ndarray:
     return array
 
 
-def check_images(array: np.ndarray, image_shape: Sequence[int] | None = None) -> Images:
+def _stack(items: Sequence[Any]) -> Any:
+    """Put a list of images into one array or tensor."""
+    first = items[0] if items else None
+    if isinstance(first, str | os.PathLike):
+        raise ValueError(
+            f"X holds text or paths such as {os.fspath(first)!r}, not numbers. {_LOAD} Expected "
+            f"images: {_LAYOUTS}."
+        )
+    if not isinstance(first, np.ndarray | torch.Tensor | Image.Image):
+        return np.asarray(items)
+    if not isinstance(first, torch.Tensor):
+        items = [np.asarray(_in_known_mode(item)) for item in items]
+    for row, item in enumerate(items):
+        if np.shape(item) != np.shape(items[0]):
+            raise ValueError(
+                f"X holds images of different shapes: {tuple(np.shape(items[0]))} first, and "
+                f"{tuple(np.shape(item))} in row {row}. Resize or convert them to one shape, for "
+                "example with skfp.ImageLoader."
+            )
+    return torch.stack(list(items)) if isinstance(first, torch.Tensor) else np.stack(items)
+
+
+def _in_known_mode(item: Any) -> Any:
+    """Convert a PIL image whose values are no grey, RGB or RGBA, such as a palette's indices."""
+    if isinstance(item, Image.Image) and item.mode in _PIL_MODES:
+        return item.convert(_PIL_MODES[item.mode])
+    return item
+
+
+def _check_tensor(tensor: torch.Tensor) -> torch.Tensor:
+    if tensor.layout != torch.strided or tensor.is_complex() or tensor.is_quantized:
+        raise TypeError(
+            f"X is a tensor of type {tensor.dtype} and layout {tensor.layout}. Expected a dense "
+            f"one of real numbers: {_LAYOUTS}."
+        )
+    if not 2 <= tensor.ndim <= 4 or 0 in tensor.shape:
+        raise ValueError(
+            f"X is a tensor of shape {tuple(tensor.shape)}. Expected images: {_LAYOUTS}."
+        )
+    if tensor.dtype == torch.bool:
+        return tensor.to(torch.uint8) * 255
+    if tensor.dtype in (torch.float16, torch.bfloat16):
+        return tensor.to(torch.float32)
+    if tensor.dtype in (torch.uint16, torch.uint32, torch.uint64):
+        return tensor.to(torch.float64)  # torch compares and subtracts few unsigned types
+    return tensor
+
+
+def check_images(
+    array: np.ndarray | torch.Tensor, image_shape: Sequence[int] | None = None
+) -> Images:
     """Check images to fit on, and learn their format.
 
     Parameters
     ----------
-    array : ndarray
+    array : ndarray or Tensor
         Images in one of the accepted layouts, from `as_array`.
     image_shape : tuple of int or None
         Shape of an image where the array holds flattened rows.
@@ -238,12 +317,12 @@ def check_images(array: np.ndarray, image_shape: Sequence[int] | None = None) ->
     return Images(array, ImageFormat(tuple(array.shape[1:]), layout, image_shape, low, high))
 
 
-def check_images_like(array: np.ndarray, format: ImageFormat) -> Images:
+def check_images_like(array: np.ndarray | torch.Tensor, format: ImageFormat) -> Images:
     """Check images against the format that fit has seen.
 
     Parameters
     ----------
-    array : ndarray
+    array : ndarray or Tensor
         Images of the size and channels of `format`, in its layout or flattened, from `as_array`.
     format : ImageFormat
         The format learned by `check_images`.
@@ -279,19 +358,26 @@ def check_images_like(array: np.ndarray, format: ImageFormat) -> Images:
             format = dataclasses.replace(
                 format, shape=shape, layout=other.layout, image_shape=shape
             )
-    if array.dtype != np.uint8:
-        low, high = _value_range(array)
-        if format.low is None or (format.low, format.high) == (0.0, 1.0):
+    if format.low is None or format.high is None or (format.low, format.high) == (0.0, 1.0):
+        unit = None if _is_uint8(array) else (0.0, 1.0)
+        if unit is not None:
             # A little outside is noise or another scaling step; far outside is another unit.
-            if low is None or high is None or low < -1 or high > 2:
-                seen = "uint8 images" if format.low is None else "images in [0, 1]"
-                raise ValueError(
-                    f"The encoder was fitted on {seen}, and X holds {array.dtype} values from "
-                    f"{low:g} to {high:g}. Pass uint8 values, or floats divided by 255."
-                )
-            format = dataclasses.replace(format, low=0.0, high=1.0)
-    elif format.low == 0.0 and format.high == 1.0:
-        format = dataclasses.replace(format, low=None, high=None)
+            seen = "uint8 images" if format.low is None else "images in [0, 1]"
+            _check_range(array, -1.0, 2.0, seen, "Pass uint8 values, or floats divided by 255.")
+        low, high = unit or (None, None)
+        format = dataclasses.replace(format, low=low, high=high)
+    else:
+        span = format.high - format.low
+        seen = f"values from {format.low:g} to {format.high:g}"
+        advice = "Pass images scaled as those in fit."
+        low, high = _check_range(array, format.low - span, format.high + span, seen, advice)
+        if high - low < _LEAST_SHARE * span:
+            warnings.warn(
+                f"The encoder was fitted on {seen}, of which X, with values from {low:g} to "
+                f"{high:g}, takes up a small part. {advice}",
+                UserWarning,
+                stacklevel=2,
+            )
     return Images(array, format)
 
 
@@ -333,6 +419,14 @@ def _layout_of_rows(
                 UserWarning,
                 stacklevel=2,
             )
+        elif (side := math.isqrt(n_pixels)) ** 2 != n_pixels:
+            warnings.warn(
+                f"X has rows of {n_pixels} values, which are no square: they are read as a grey "
+                f"image of {side + 1} by {side + 1} pixels, its end filled up from its beginning. "
+                "Pass image_shape=(height, width) if they are images.",
+                UserWarning,
+                stacklevel=2,
+            )
         return "row", (n_pixels,)
     shape = tuple(int(side) for side in image_shape)
     if len(shape) not in (2, 3):
@@ -348,20 +442,28 @@ def _layout_of_rows(
     return _layout_of_images(shape), shape
 
 
-def _value_range(array: np.ndarray) -> tuple[float | None, float | None]:
-    """The values that stand for 0 and 1, found in one pass that also refuses NaN and inf."""
-    if array.dtype == np.uint8:
+def _is_uint8(array: np.ndarray | torch.Tensor) -> bool:
+    return array.dtype == (torch.uint8 if isinstance(array, torch.Tensor) else np.uint8)
+
+
+def _check_range(
+    array: np.ndarray | torch.Tensor, least: float, greatest: float, seen: str, advice: str
+) -> tuple[float, float]:
+    """Find the values that images span, and refuse those that are far from what fit has seen."""
+    low, high = _span(array)
+    if low < least or high > greatest:
+        raise ValueError(
+            f"The encoder was fitted on {seen}, and X holds {array.dtype} values from {low:g} to "
+            f"{high:g}. {advice}"
+        )
+    return low, high
+
+
+def _value_range(array: np.ndarray | torch.Tensor) -> tuple[float | None, float | None]:
+    """The values that stand for 0 and 1."""
+    if _is_uint8(array):
         return None, None
-    low, high = math.inf, -math.inf
-    for rows in gen_batches(len(array), _CHUNK):
-        # min and max propagate NaN, so one pass over a chunk serves both purposes.
-        chunk_low, chunk_high = float(array[rows].min()), float(array[rows].max())
-        if not (math.isfinite(chunk_low) and math.isfinite(chunk_high)):
-            raise ValueError(
-                "Input X contains NaN or infinity. Images must be finite: repair or leave out "
-                f"the damaged ones (the first is among images {rows.start} to {rows.stop - 1})."
-            )
-        low, high = min(low, chunk_low), max(high, chunk_high)
+    low, high = _span(array)
     if low >= 0.0 and high <= 1.0:
         return 0.0, 1.0
     if not math.isfinite(high - low):
@@ -369,4 +471,21 @@ def _value_range(array: np.ndarray) -> tuple[float | None, float | None]:
             f"X spans the values {low} to {high}, more than double precision can scale. "
             "Scale the images to [0, 1] first."
         )
+    return low, high
+
+
+def _span(array: np.ndarray | torch.Tensor) -> tuple[float, float]:
+    """Least and greatest value, found in one pass that also refuses NaN and infinity."""
+    low, high = math.inf, -math.inf
+    for rows in gen_batches(len(array), _CHUNK):
+        # min and max propagate NaN, so one pass over a chunk serves both purposes.
+        chunk_low, chunk_high = float(array[rows].min()), float(array[rows].max())
+        if not (math.isfinite(chunk_low) and math.isfinite(chunk_high)):
+            finite = [bool(_as_tensor(image).isfinite().all()) for image in array[rows]]
+            first = rows.start + finite.index(False)
+            raise ValueError(
+                "Input X contains NaN or infinity. Images must be finite: repair or leave out "
+                f"the damaged ones (the first is image {first})."
+            )
+        low, high = min(low, chunk_low), max(high, chunk_high)
     return low, high

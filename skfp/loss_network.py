@@ -3,6 +3,7 @@
 import copy
 import difflib
 import hashlib
+import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -73,17 +74,50 @@ class LossNetwork(nn.Module):
         ValueError
             If the network returns anything but one tensor with a row for each image.
         """
+        return self._maps(images).flatten(start_dim=1)
+
+    def _maps(self, images: Tensor) -> Tensor:
         features = self.network(images)
         if not isinstance(features, Tensor):
             found = type(features).__name__
-        elif features.ndim < 2 or len(features) != len(images):
+        elif features.ndim < 2 or features.shape[0] != images.shape[0]:
             found = f"a tensor of shape {tuple(features.shape)}"
         else:
-            return features.flatten(start_dim=1)
+            return features
         raise ValueError(
             f"The loss network {self.name!r} must turn {len(images)} images into a tensor of shape "
             f"({len(images)}, ...), got {found}."
         )
+
+    def maps_shape(self, image_size: tuple[int, int]) -> tuple[int, ...]:
+        """Find the shape of an image's features before they are flattened.
+
+        Parameters
+        ----------
+        image_size : tuple of (height, width)
+            In pixels.
+
+        Returns
+        -------
+        shape : tuple of int
+            (channels, rows, columns) of feature maps, for most networks.
+
+        Raises
+        ------
+        ValueError
+            If the network cannot take images of that size.
+        """
+        height, width = image_size
+        like = next(self.parameters(), torch.empty(0))
+        images = like.new_zeros(1, 3, height, width)
+        try:
+            with torch.no_grad():
+                return tuple(self._maps(images).shape[1:])
+        except RuntimeError as error:
+            raise ValueError(
+                f"The loss network {self.name!r} cannot take images of {height} x {width} pixels "
+                f"(height x width): {error}"
+            ) from error
 
     def n_features(self, image_size: tuple[int, int]) -> int:
         """Count the features of an image.
@@ -103,16 +137,7 @@ class LossNetwork(nn.Module):
         ValueError
             If the network cannot take images of that size.
         """
-        height, width = image_size
-        like = next(self.parameters(), torch.empty(0))
-        try:
-            with torch.no_grad():
-                return self(like.new_zeros(1, 3, height, width)).shape[1]
-        except RuntimeError as error:
-            raise ValueError(
-                f"The loss network {self.name!r} cannot take images of {height} x {width} pixels "
-                f"(height x width): {error}"
-            ) from error
+        return math.prod(self.maps_shape(image_size))
 
     def fingerprint(self) -> str:
         """Identify what the network computes, as the key under which features are cached.
@@ -208,10 +233,28 @@ def load_loss_network(loss_network: str | os.PathLike[str] | nn.Module) -> LossN
     )
 
 
-def _alexnet_relu2(weights: Path) -> nn.Sequential:
+def empty_loss_network(loss_network: str | os.PathLike[str] | nn.Module) -> LossNetwork:
+    """Make a loss network without its weights, to be loaded from a fitted estimator's.
+
+    Parameters
+    ----------
+    loss_network : {"alexnet"}, path-like or torch.nn.Module
+        As in `load_loss_network`; no file is read.
+
+    Returns
+    -------
+    loss_network : LossNetwork
+        On the meta device, except for a module.
+    """
+    if isinstance(loss_network, nn.Module):
+        return load_loss_network(loss_network)
+    return LossNetwork(_empty_alexnet_relu2(), name=os.fspath(loss_network))
+
+
+def _empty_alexnet_relu2() -> nn.Sequential:
     # On the meta device nothing is initialised, so the user's random state is left alone.
     with torch.device("meta"):
-        network = nn.Sequential(
+        return nn.Sequential(
             nn.Conv2d(3, 64, kernel_size=11, stride=4, padding=2),
             nn.ReLU(inplace=True),
             nn.MaxPool2d(kernel_size=3, stride=2),
@@ -219,6 +262,10 @@ def _alexnet_relu2(weights: Path) -> nn.Sequential:
             nn.ReLU(inplace=True),
             nn.Sigmoid(),
         )
+
+
+def _alexnet_relu2(weights: Path) -> nn.Sequential:
+    network = _empty_alexnet_relu2()
     shapes = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
     network.load_state_dict(_read_weights(weights, shapes), assign=True)
     # Convolutions of these shapes run a fifth faster with the channels innermost.

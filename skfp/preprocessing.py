@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from skfp.images import ImageFormat
+
 MIN_CANVAS = 64
 
 
@@ -46,21 +48,29 @@ class Canvas(nn.Module):
         return canvas[..., : self.size[0], : self.size[1]]
 
 
-class OnDevice(nn.Module):
-    """Move a batch to a device before a module sees it.
+class Reader(nn.Module):
+    """Read stored images, in the layout and range that fit has seen, as batches of pixels.
 
     Parameters
     ----------
-    module : nn.Module
-        Moved to the device with its weights.
-    device : torch.device
+    format : ImageFormat
+        How an item is an image.
     """
 
-    def __init__(self, module: nn.Module, device: torch.device) -> None:
+    def __init__(self, format: ImageFormat) -> None:
         super().__init__()
-        self.module = module.to(device)
-        self.device = device
+        self.format = format
 
-    def forward(self, batch: torch.Tensor) -> torch.Tensor:
-        """Move the batch and pass it to the module."""
-        return self.module(batch.to(self.device, non_blocking=True))
+    def forward(self, items: torch.Tensor) -> torch.Tensor:
+        """Map (b, *format.shape) to uint8 or unit-scale float32 (b, channels, height, width)."""
+        if tuple(items.shape[1:]) != self.format.shape:
+            raise ValueError(
+                f"Expected a batch of images of shape {self.format.shape}, as in fit, got a tensor "
+                f"of shape {tuple(items.shape)}."
+            )
+        if (items.dtype == torch.uint8) != (self.format.low is None):
+            raise ValueError(
+                f"Expected {'uint8' if self.format.low is None else 'float'} images, as in fit, "
+                f"got {items.dtype}."
+            )
+        return self.format.to_batch(self.format.to_unit_scale(items))

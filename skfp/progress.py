@@ -2,11 +2,35 @@
 
 from __future__ import annotations
 
+import sys
 import time
+import warnings
 from typing import Any
 
 from skorch.callbacks import Callback
-from tqdm.auto import tqdm
+from tqdm import TqdmWarning, tqdm
+
+
+def make_progress(verbose: int, n_images: int, max_epochs: int) -> list[Callback]:
+    """Choose what to tell.
+
+    Parameters
+    ----------
+    verbose : int
+        0 is silent, 1 asks for lines, more for a bar. A log file gets lines in its place: a bar
+        is drawn over itself, which only terminals and notebooks can show.
+    n_images, max_epochs : int
+        As in `Progress`.
+
+    Returns
+    -------
+    callbacks : list of Callback
+    """
+    if not verbose:
+        return []
+    can_redraw = sys.stderr.isatty() or "ipykernel" in sys.modules
+    kind = EpochBar if verbose > 1 and can_redraw else EpochLines
+    return [kind(n_images, max_epochs)]
 
 
 class Progress(Callback):
@@ -32,7 +56,7 @@ class EpochLines(Progress):
         """Print the line of the epoch that has just ended."""
         row = net.history[-1]
         left = row["dur"] * (self.max_epochs - row["epoch"])
-        best = " *" if row["valid_loss_best"] else ""
+        best = "  best" if row["valid_loss_best"] else ""
         print(
             f"epoch {row['epoch']:>{len(str(self.max_epochs))}}/{self.max_epochs}"
             f"  train loss {row['train_loss']:.6f}  validation loss {row['valid_loss']:.6f}"
@@ -47,6 +71,11 @@ class EpochBar(Progress):
 
     def on_train_begin(self, net: Any, **kwargs: Any) -> None:
         """Open the bar."""
+        with warnings.catch_warnings():
+            # Notebooks without ipywidgets get a bar of text, which is good enough.
+            warnings.simplefilter("ignore", TqdmWarning)
+            from tqdm.auto import tqdm
+
         self.losses_: dict[str, str] = {}
         self.shown_ = time.monotonic()
         self.bar_ = tqdm(

@@ -26,6 +26,7 @@ MAX_BYTES_IN_MEMORY = 2**30
 COMPONENT_SAMPLE = 4096
 MOST_COMPONENTS = 512
 EXPLAINED_VARIANCE = 0.98
+_COMPONENTS = ("mean", "basis", "explained_variance_ratio")
 
 
 class Features:
@@ -68,20 +69,21 @@ class Components(nn.Module):
         Mean features.
     basis : Tensor of shape (k, n_features)
         Orthonormal rows, by falling variance.
-    explained_variance_ratio : float
+    explained_variance_ratio : Tensor of shape ()
         Share of the features' variance along the basis, in [0, 1].
     """
 
     mean: torch.Tensor
     basis: torch.Tensor
+    explained_variance_ratio: torch.Tensor
 
     def __init__(
-        self, mean: torch.Tensor, basis: torch.Tensor, explained_variance_ratio: float
+        self, mean: torch.Tensor, basis: torch.Tensor, explained_variance_ratio: torch.Tensor
     ) -> None:
         super().__init__()
         self.register_buffer("mean", mean)
         self.register_buffer("basis", basis)
-        self.explained_variance_ratio = explained_variance_ratio
+        self.register_buffer("explained_variance_ratio", explained_variance_ratio)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Coefficients of features (b, n_features), the squared residual in an added column."""
@@ -155,8 +157,7 @@ class View:
             The same in every fit: they depend on the images and the loss network alone.
         """
         arrays = self.cache(lambda: self._find_components(n_components), "components", n_components)
-        mean, basis = (torch.from_numpy(np.array(arrays[name])) for name in ("mean", "basis"))
-        return Components(mean, basis, float(arrays["share"][0]))
+        return Components(*(torch.from_numpy(np.array(arrays[name])) for name in _COMPONENTS))
 
     def _find_components(self, n_components: int | str) -> dict[str, np.ndarray]:
         n_sample = min(len(self.source), COMPONENT_SAMPLE)
@@ -184,7 +185,7 @@ class View:
         return {
             "mean": pca.mean_.astype(np.float32),
             "basis": np.ascontiguousarray(pca.components_[:k], dtype=np.float32),
-            "share": explained[k - 1 : k].astype(np.float64),
+            "explained_variance_ratio": np.asarray(explained[k - 1], dtype=np.float32),
         }
 
 

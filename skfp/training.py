@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 from skfp.coders import Encoder
 from skfp.heap import keep_freed_memory
 from skfp.losses import variational_term
-from skfp.progress import EpochBar, EpochLines
+from skfp.progress import make_progress
 
 
 class Decoded(NamedTuple):
@@ -36,23 +36,26 @@ class Autoencoder(nn.Module):
         Turns a stored batch into the encoder's input.
     encoder : Encoder
     decoder : nn.Module
-    variational : bool
-        Whether embeddings are drawn from a normal distribution in training.
+    variance_head : nn.Linear or None
+        Gives the log-variance beside the encoder's own head, the mean, where embeddings are drawn
+        from a normal distribution in training.
     """
 
     encoder: Encoder
     variance_head: nn.Linear | None
 
     def __init__(
-        self, prepare: nn.Module, encoder: Encoder, decoder: nn.Module, variational: bool
+        self,
+        prepare: nn.Module,
+        encoder: Encoder,
+        decoder: nn.Module,
+        variance_head: nn.Linear | None,
     ) -> None:
         super().__init__()
         self.prepare = prepare
         self.encoder = encoder
         self.decoder = decoder
-        self.variance_head = (
-            nn.Linear(encoder.head.in_features, encoder.head.out_features) if variational else None
-        )
+        self.variance_head = variance_head
 
     def forward(self, inputs: torch.Tensor) -> Decoded:
         """Encode and decode a stored batch."""
@@ -138,6 +141,8 @@ class CoderNet(NeuralNet):
         self, iterator: Any, training: bool, prefix: str, step_fn: Any, **fit_params: Any
     ) -> None:
         """Run one epoch, adding up the losses on the device: reading each would make it wait."""
+        if iterator is None:
+            return
         total: Any = 0.0
         n_images = 0
         for batch in iterator:
@@ -153,23 +158,42 @@ class CoderNet(NeuralNet):
         self.history.record(f"{name}_best", loss < best)
 
 
+class Settings(NamedTuple):
+    """How steps are made, as in the estimators.
+
+    Attributes
+    ----------
+    batch_size : int
+    lr : float
+    gamma : float
+    device : torch.device
+    autocast : bool
+        Whether to train in mixed bfloat16 precision.
+    compile : bool
+    seed : int
+        Seed of the order of batches.
+    """
+
+    batch_size: int
+    lr: float
+    gamma: float
+    device: torch.device
+    autocast: bool
+    compile: bool
+    seed: int
+
+
 @keep_freed_memory()
 def fit_coders(
     autoencoder: Autoencoder,
     loss: nn.Module,
     train: TrainingSet,
     valid: TrainingSet,
+    settings: Settings,
     *,
     max_epochs: int,
-    batch_size: int,
-    lr: float,
     lr_schedule: str | None,
     patience: int,
-    gamma: float,
-    device: torch.device,
-    autocast: bool,
-    compile: bool,
-    seed: int,
     verbose: int,
     callbacks: Sequence[Any],
 ) -> NeuralNet:
@@ -183,62 +207,106 @@ def fit_coders(
         Compares a decoded batch with a batch of targets.
     train, valid : TrainingSet
         Batches to learn from, and to judge epochs by.
-    max_epochs, batch_size, lr, lr_schedule, patience, gamma, verbose, callbacks
+    settings : Settings
+    max_epochs, lr_schedule, patience, verbose, callbacks
         As in the estimators.
-    device : torch.device
-        Where to train.
-    autocast : bool
-        Whether to train in mixed bfloat16 precision.
-    compile : bool
-        Whether to train through `torch.compile`.
-    seed : int
-        Seed of the order of batches.
 
     Returns
     -------
     net : NeuralNet
         skorch's net after training, with its history.
     """
-    steps = []
+    # What is told of an epoch comes before what may end training after it.
+    steps: list[Any] = make_progress(verbose, len(train), max_epochs)
     if lr_schedule == "one-cycle":
-        n_batches = -(-len(train) // batch_size)
+        n_batches = -(-len(train) // settings.batch_size)
         steps.append(
             LRScheduler(
                 torch.optim.lr_scheduler.OneCycleLR,
-                max_lr=lr,
+                max_lr=settings.lr,
                 total_steps=n_batches * max_epochs + 1,
                 step_every="batch",
                 event_name=None,
             )
         )
     steps.append(EarlyStopping(patience=patience, threshold=0, load_best=True))
-    if verbose:
-        steps.append((EpochLines if verbose == 1 else EpochBar)(len(train), max_epochs))
-    net = CoderNet(
+    net = _make_net(
+        autoencoder,
+        loss,
+        settings,
+        max_epochs=max_epochs,
+        train_split=predefined_split(valid.to(settings.device)),
+        callbacks=[*steps, *callbacks],
+    )
+    return net.fit(train.to(settings.device), y=None)
+
+
+@keep_freed_memory()
+def continue_coders(
+    autoencoder: Autoencoder,
+    loss: nn.Module,
+    train: TrainingSet,
+    settings: Settings,
+    moments: dict[int, dict[str, torch.Tensor]],
+    *,
+    callbacks: Sequence[Any],
+) -> NeuralNet:
+    """Train a coder pair once over a training set, from where it was left.
+
+    Parameters
+    ----------
+    autoencoder, loss, train, settings, callbacks
+        As in `fit_coders`.
+    moments : dict
+        Adam's memory of earlier steps, parameter by parameter; empty where there were none.
+
+    Returns
+    -------
+    net : NeuralNet
+        skorch's net, with its history and optimizer.
+    """
+    net = _make_net(
+        autoencoder, loss, settings, max_epochs=1, train_split=None, callbacks=list(callbacks)
+    ).initialize()
+    # Fused Adam walks weights and moments side by side in memory: they must be laid out alike.
+    laid_out = {
+        parameter: {
+            name: moment.to(memory_format=torch.channels_last) if moment.ndim == 4 else moment
+            for name, moment in moments_of_parameter.items()
+        }
+        for parameter, moments_of_parameter in moments.items()
+    }
+    adam = net.optimizer_.state_dict()
+    net.optimizer_.load_state_dict({**adam, "state": laid_out})
+    return net.partial_fit(train.to(settings.device), y=None)
+
+
+def _make_net(
+    autoencoder: Autoencoder, loss: nn.Module, settings: Settings, **parameters: Any
+) -> CoderNet:
+    device = settings.device
+    return CoderNet(
         autoencoder.to(device).to(memory_format=torch.channels_last),
         criterion=loss,
-        gamma=gamma,
-        autocast=autocast,
+        gamma=settings.gamma,
+        autocast=settings.autocast,
         optimizer=torch.optim.Adam,
-        optimizer__lr=lr,
+        optimizer__lr=settings.lr,
         optimizer__fused=device.type in ("cpu", "cuda"),
-        max_epochs=max_epochs,
-        batch_size=batch_size,
+        batch_size=settings.batch_size,
         iterator_train__shuffle=True,
-        iterator_train__generator=torch.Generator().manual_seed(seed),
+        iterator_train__generator=torch.Generator().manual_seed(settings.seed),
         iterator_train__collate_fn=_whole_batch,
         iterator_valid__collate_fn=_whole_batch,
-        train_split=predefined_split(valid.to(device)),
-        callbacks=[*steps, *callbacks],
         # Our own run_single_epoch records the losses, and EpochLines prints them.
         callbacks__train_loss=None,
         callbacks__valid_loss=None,
         callbacks__print_log=None,
         device=device,
-        compile=compile,
+        compile=settings.compile,
         verbose=0,
+        **parameters,
     )
-    return net.fit(train.to(device), y=None)
 
 
 def _whole_batch(batch: Any) -> Any:

@@ -1,8 +1,12 @@
 """Every refusal: the right exception, and words that help the user out."""
 
+from pathlib import Path
+
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 from scipy import sparse
 from sklearn.exceptions import NotFittedError
@@ -39,7 +43,7 @@ class TestValues:
         many = np.zeros((2_000, 16, 16), dtype=np.float32)
         many[1_500, 3, 3] = np.nan
 
-        with pytest.raises(ValueError, match="among images 1024 to 1999"):
+        with pytest.raises(ValueError, match="the first is image 1500"):
             quick().fit(many)
 
     @pytest.mark.parametrize(
@@ -94,6 +98,91 @@ class TestValues:
         with pytest.raises(ValueError, match=r"\[0, 1\]"):
             fitted.transform(X.astype(float))
 
+    def test_bytes_far_outside_the_range_that_fit_has_seen(self, X):
+        fitted = PixelAutoencoder(z=2, max_epochs=1).fit(X / 127.5 - 1)
+
+        with pytest.raises(ValueError, match=r"fitted on values from -1 to 1.*0 to 255"):
+            fitted.transform(X)
+
+    def test_the_unit_range_where_fit_has_seen_floats_up_to_255(self, X):
+        fitted = PixelAutoencoder(z=2, max_epochs=1).fit(X.astype(float))
+
+        with pytest.warns(UserWarning, match=r"values from 0 to 255.*small part"):
+            fitted.transform(X / 255)
+
+    def test_training_that_diverges(self, quick, X):
+        with pytest.raises(ValueError, match=r"diverged.*Lower lr"):
+            quick(lr=1e30, batch_size=2).fit(X)
+
+
+class TestCollections:
+    """What people put images into."""
+
+    @pytest.mark.parametrize(
+        "paths",
+        [
+            "folder",
+            Path("folder"),
+            [Path("a.png"), Path("b.png")],
+            pd.Series(["a.png", "b.png"]),
+            pd.DataFrame({"path": ["a.png", "b.png"]}),
+        ],
+        ids=["folder", "path of a folder", "paths", "series", "frame"],
+    )
+    def test_paths_are_sent_to_the_loader(self, quick, paths):
+        with pytest.raises(ValueError, match="ImageLoader"):
+            quick().fit(paths)
+
+    @pytest.mark.parametrize("collection", [{}, iter([]), torch.utils.data.DataLoader([1])])
+    def test_no_array(self, quick, collection):
+        with pytest.raises(ValueError, match=rf"{type(collection).__name__}.*Expected 2D array"):
+            quick().fit(collection)
+
+    def test_pil_images_of_different_modes(self, quick):
+        images = [Image.new("RGB", (20, 20)), Image.new("L", (20, 20))]
+
+        with pytest.raises(ValueError, match=r"different shapes.*\(20, 20\) in row 1"):
+            quick().fit(images)
+
+    @pytest.mark.parametrize("mode", ["P", "CMYK", "1", "LA"])
+    def test_pil_images_are_read_by_their_colours(self, X, mode):
+        colours = [Image.fromarray(image).convert(mode) for image in X]
+        expected = [np.asarray(c.convert("L" if mode == "1" else "RGB")) for c in colours]
+        fitted = PixelAutoencoder(z=2, max_epochs=1, random_state=0).fit(colours)
+
+        if mode in ("P", "CMYK", "1"):
+            assert fitted.image_shape_ == expected[0].shape
+            np.testing.assert_array_equal(
+                fitted.transform(colours), fitted.transform(np.stack(expected))
+            )
+        else:
+            assert fitted.image_shape_ == (64, 64, 4)
+
+    def test_column_of_arrays(self, fitted, X):
+        column = pd.DataFrame({"image": list(X)})["image"]
+
+        np.testing.assert_array_equal(fitted.transform(column), fitted.transform(X))
+
+    def test_list_of_tensors(self, fitted, X):
+        embedding = fitted.transform([torch.from_numpy(image) for image in X])
+
+        assert isinstance(embedding, torch.Tensor)
+        np.testing.assert_array_equal(embedding, fitted.transform(X))
+
+    def test_one_grey_image(self, noise):
+        fitted = PixelAutoencoder(z=2, max_epochs=1).fit(noise(5, 20, 30))
+
+        with pytest.raises(ValueError, match=r"one image.*X\[None\]"):
+            fitted.transform(noise(20, 30))
+
+    def test_rows_that_are_no_square(self, quick, noise):
+        with pytest.warns(UserWarning, match=r"2914 values.*54 by 54.*image_shape"):
+            quick().fit(noise(4, 2914))
+
+    def test_validation_images_are_named(self, quick, X):
+        with pytest.raises(ValueError, match=r"X_val.*\(32, 32, 3\)"):
+            quick().fit(X, X_val=X[:, ::2, ::2])
+
 
 class TestShapes:
     @pytest.mark.parametrize("shape", [(), (64,), (2, 64, 64, 3, 1), (1, 2, 8, 64, 64, 3)], ids=str)
@@ -138,7 +227,7 @@ class TestShapes:
             quick(image_shape=(8, 8)).fit(np.zeros((6, 64)))
 
     def test_images_of_different_sizes(self, quick):
-        with pytest.raises(ValueError, match="inhomogeneous shape"):
+        with pytest.raises(ValueError, match="different shapes"):
             quick().fit([np.zeros((64, 64, 3)), np.zeros((32, 32, 3))])
 
     def test_rows_that_do_not_fit_image_shape(self, quick, X):
@@ -193,7 +282,7 @@ class TestShapes:
     def test_embeddings_of_another_size(self, X, estimator):
         fitted = estimator(z=2, max_epochs=1).fit(X)
 
-        with pytest.raises(ValueError, match=r"3 columns.*z=2"):
+        with pytest.raises(ValueError, match=r"z=2 columns"):
             fitted.inverse_transform(np.zeros((4, 3)))
 
     def test_embeddings_that_are_not_finite(self, fitted):

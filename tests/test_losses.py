@@ -80,7 +80,7 @@ class TestComponentPredictionLoss:
         components = Components(
             mean=torch.tensor([1.0, 1.0, 0.0]),
             basis=torch.tensor([[0.0, 1.0, 0.0]]),
-            explained_variance_ratio=1.0,
+            explained_variance_ratio=torch.tensor(1.0),
         )
         targets = components(torch.tensor([[1.0, 5.0, 2.0]]))
 
@@ -98,7 +98,9 @@ class TestComponentPredictionLoss:
         predicted = random.normal(size=(6, k))
         expected = np.mean((predicted @ basis + mean - features) ** 2)
 
-        components = Components(*(torch.from_numpy(part).float() for part in (mean, basis)), 0.5)
+        components = Components(
+            *(torch.from_numpy(part).float() for part in (mean, basis)), torch.tensor(0.5)
+        )
         targets = components(torch.from_numpy(features).float())
         loss = ComponentPredictionLoss(n_features)(torch.from_numpy(predicted).float(), targets)
 
@@ -108,7 +110,7 @@ class TestComponentPredictionLoss:
         random = np.random.default_rng(1)
         features = torch.from_numpy(random.normal(size=(5, 12)))
         basis = torch.from_numpy(np.linalg.qr(random.normal(size=(12, 3)))[0].T.copy())
-        components = Components(features.mean(dim=0), basis, 0.5)
+        components = Components(features.mean(dim=0), basis, torch.tensor(0.5))
         compressed = torch.from_numpy(random.normal(size=(5, 3))).requires_grad_()
         full = compressed.detach().clone().requires_grad_()
 

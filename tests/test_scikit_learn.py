@@ -1,146 +1,91 @@
-"""The encoders as parts of scikit-learn: pipelines, grids, clones, pickles and tables."""
+"""The encoders as scikit-learn's estimators: its own checks, parameters, tags, tables and names."""
 
 import inspect
 
-import joblib
 import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
 from sklearn.base import clone
-from sklearn.linear_model import Ridge
-from sklearn.model_selection import GridSearchCV
-from sklearn.neural_network import MLPClassifier
-from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.utils import get_tags
 from sklearn.utils.estimator_checks import parametrize_with_checks
+from torch import nn
 
 from skfp import FeaturePredictionEncoder, PerceptualAutoencoder, PixelAutoencoder
 
-pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+ESTIMATORS = [FeaturePredictionEncoder, PerceptualAutoencoder, PixelAutoencoder]
 
 
-@parametrize_with_checks([FeaturePredictionEncoder(z=2, max_epochs=1, random_state=0)])
+@parametrize_with_checks(
+    [
+        estimator(z=2, encoder=encoder, loss_network=network, max_epochs=1, random_state=0)
+        for estimator in ESTIMATORS
+        for encoder, network in (
+            ("image", "alexnet"),
+            # Behind AlexNet this encoder has 19 million weights, and each check fits several.
+            ("features", nn.AvgPool2d(8)),
+        )
+    ]
+)
 def test_estimator_checks_of_scikit_learn(estimator, check):
     check(estimator)
 
 
-@pytest.fixture(scope="module")
-def labelled(lander):
-    """Frames, and whether the lander is in the right half."""
-    return lander.images, np.where(lander.positions[:, 0] > 0, "right", "left")
+class TestTags:
+    """What the tags say is what the encoders do."""
+
+    def test_input(self, quick, noise):
+        tags = get_tags(quick()).input_tags
+
+        assert tags.two_d_array
+        assert tags.three_d_array
+        for name in ("one_d_array", "sparse", "string", "categorical", "allow_nan", "pairwise"):
+            assert not getattr(tags, name), name
+        assert not tags.positive_only
+        for X in (noise(4, 400), noise(4, 20, 20)):
+            assert quick().fit_transform(X - 100.0).shape == (4, 3)
+
+    def test_output_is_float32_whatever_the_input(self, quick, noise):
+        assert get_tags(quick()).transformer_tags.preserves_dtype == []
+        for dtype in (np.uint8, np.float32, np.float64):
+            assert quick().fit_transform(noise(4, 20, 20).astype(dtype)).dtype == np.float32
+
+    def test_needs_a_fit_but_no_targets(self, quick):
+        tags = get_tags(quick())
+
+        assert tags.requires_fit
+        assert not tags.target_tags.required
+        assert not tags.non_deterministic
+        assert not tags.no_validation
+        assert tags.classifier_tags is None
+        assert tags.regressor_tags is None
 
 
-class TestPipeline:
-    @pytest.fixture(scope="class")
-    def pipeline(self, labelled):
-        pipeline = Pipeline(
-            [
-                ("enc", FeaturePredictionEncoder(z=128, max_epochs=2, random_state=0)),
-                ("clf", MLPClassifier(random_state=0)),
-            ]
-        )
-        return pipeline.fit(*labelled)
+class TestHtml:
+    def test_says_whether_it_is_fitted(self, quick, noise):
+        encoder = quick(z=37)
+        name = type(encoder).__name__
 
-    def test_predicts(self, pipeline, labelled):
-        X, y = labelled
+        before = encoder._repr_html_()
+        after = encoder.fit(noise(4, 20, 20))._repr_html_()
 
-        assert set(pipeline.predict(X)) <= {"left", "right"}
-        assert pipeline.predict_proba(X).shape == (len(X), 2)
-        assert pipeline.score(X, y) > 0.9
+        for html in (before, after):
+            assert name in html
+            assert "37" in html
+        assert "<span>Not fitted</span>" in before
+        assert "<span>Fitted</span>" in after
 
-    def test_clones_without_what_it_has_learned(self, pipeline, labelled):
-        X, y = labelled
+    def test_in_a_pipeline(self, quick):
+        pipeline = make_pipeline(quick(), LogisticRegression())
 
-        again = clone(pipeline)
+        html = pipeline._repr_html_()
 
-        assert not hasattr(again["enc"], "encoder_")
-        assert again["enc"].get_params() == pipeline["enc"].get_params()
-        np.testing.assert_array_equal(again.fit(X, y).predict_proba(X), pipeline.predict_proba(X))
+        assert html.index(type(pipeline[0]).__name__) < html.index("LogisticRegression")
 
-    def test_dumps_and_loads(self, pipeline, labelled, tmp_path):
-        X, _ = labelled
-        joblib.dump(pipeline, tmp_path / "pipeline.joblib")
-
-        loaded = joblib.load(tmp_path / "pipeline.joblib")
-
-        np.testing.assert_array_equal(loaded.predict(X), pipeline.predict(X))
-        np.testing.assert_array_equal(loaded.predict_proba(X), pipeline.predict_proba(X))
-
-    def test_is_searched_over_z(self, labelled):
-        X, y = labelled
-        pipeline = Pipeline(
-            [
-                ("enc", FeaturePredictionEncoder(max_epochs=1, random_state=0)),
-                ("clf", MLPClassifier(hidden_layer_sizes=(), random_state=0)),
-            ]
-        )
-
-        search = GridSearchCV(pipeline, {"enc__z": [2, 16]}, cv=2, error_score="raise").fit(X, y)
-
-        assert [params["enc__z"] for params in search.cv_results_["params"]] == [2, 16]
-        assert np.isfinite(search.cv_results_["mean_test_score"]).all()
-        z = search.best_params_["enc__z"]
-        assert search.best_estimator_["enc"].transform(X).shape == (len(X), z)
-
-    def test_regression_of_positions_from_rows(self, lander):
-        rows = lander.images.reshape(len(lander.images), -1)
-        pipeline = make_pipeline(
-            PixelAutoencoder(z=8, image_shape=(64, 64, 3), max_epochs=1, random_state=0),
-            StandardScaler(),
-            Ridge(),
-        )
-
-        assert pipeline.fit(rows, lander.positions).predict(rows).shape == (len(rows), 2)
-
-    def test_validation_images_reach_the_encoder(self, labelled):
-        X, y = labelled
-        pipeline = make_pipeline(
-            PixelAutoencoder(z=2, max_epochs=1, random_state=0), MLPClassifier(max_iter=5)
-        )
-
-        pipeline.fit(X, y, pixelautoencoder__X_val=X[:4])
-
-        encoder = pipeline[0]
-        assert encoder.validation_loss_ == pytest.approx(-encoder.score(X[:4]), rel=1e-4)
-
-
-class TestSearch:
-    def test_encoder_alone_by_its_own_score(self, frames):
-        search = GridSearchCV(
-            PixelAutoencoder(max_epochs=2, batch_size=4, random_state=0),
-            {"lr": [1e-7, 1e-3]},
-            cv=2,
-            error_score="raise",
-        ).fit(frames)
-
-        assert search.best_params_ == {"lr": 1e-3}
-        assert search.best_score_ < 0
-
-
-class TestPickle:
-    def test_all_methods_after_loading(self, trained, frames, tmp_path):
-        joblib.dump(trained, tmp_path / "encoder.joblib")
-
-        loaded = joblib.load(tmp_path / "encoder.joblib")
-
-        embedding = trained.transform(frames)
-        np.testing.assert_array_equal(loaded.transform(frames), embedding)
-        assert loaded.score(frames) == trained.score(frames)
-        assert loaded.history_ == trained.history_
-        if hasattr(trained, "inverse_transform"):
-            decoded = trained.inverse_transform(embedding)
-            np.testing.assert_array_equal(loaded.inverse_transform(embedding), decoded)
-
-    def test_training_images_are_not_kept(self, noise, tmp_path):
-        """The file holds networks, whatever the number of images."""
-        sizes = []
-        for n_images in (4, 104):
-            encoder = PixelAutoencoder(z=2, max_epochs=1, batch_size=128)
-            joblib.dump(encoder.fit(noise(n_images, 64, 64, 3)), tmp_path / "encoder.joblib")
-            sizes.append((tmp_path / "encoder.joblib").stat().st_size)
-
-        assert abs(sizes[1] - sizes[0]) < 10_000
+    def test_text_names_what_is_not_the_default(self):
+        assert repr(PixelAutoencoder(z=37, gamma=0.5)) == "PixelAutoencoder(gamma=0.5, z=37)"
 
 
 class TestParameters:
@@ -192,19 +137,6 @@ class TestParameters:
 
 
 class TestOutput:
-    @pytest.mark.parametrize(
-        ("estimator", "prefix"),
-        [
-            (FeaturePredictionEncoder, "featurepredictionencoder"),
-            (PerceptualAutoencoder, "perceptualautoencoder"),
-            (PixelAutoencoder, "pixelautoencoder"),
-        ],
-    )
-    def test_feature_names(self, frames, estimator, prefix):
-        encoder = estimator(z=3, max_epochs=1).fit(frames)
-
-        assert encoder.get_feature_names_out().tolist() == [f"{prefix}{i}" for i in range(3)]
-
     @pytest.mark.parametrize(("library", "kind"), [("pandas", pd), ("polars", pl)])
     def test_table(self, frames, library, kind):
         encoder = PixelAutoencoder(z=3, max_epochs=1, random_state=0).set_output(transform=library)
@@ -231,15 +163,11 @@ class TestOutput:
         with pytest.raises(ValueError, match="feature names"):
             encoder.transform(rows[rows.columns[::-1]])
 
-    def test_in_a_pipeline(self, labelled):
-        X, y = labelled
-        pipeline = make_pipeline(
-            PixelAutoencoder(z=2, max_epochs=1, random_state=0), MLPClassifier(max_iter=5)
-        ).set_output(transform="pandas")
+    def test_names_of_columns_are_those_of_the_class_and_a_number(self, quick, frames):
+        encoder = quick(z=2).set_output(transform="polars").fit(frames)
 
-        pipeline.fit(X, y)
-
-        assert pipeline[-1].feature_names_in_.tolist() == ["pixelautoencoder0", "pixelautoencoder1"]
+        prefix = type(encoder).__name__.lower()
+        assert encoder.transform(frames).columns == [f"{prefix}0", f"{prefix}1"]
 
 
 class TestRefit:

@@ -38,7 +38,7 @@ class TestComponents:
         overlap = np.abs(components.basis.numpy() @ expected.components_.T)
         np.testing.assert_allclose(overlap, np.eye(3), atol=1e-2)
         share = expected.explained_variance_ratio_.sum()
-        assert components.explained_variance_ratio == pytest.approx(share, rel=1e-3)
+        assert components.explained_variance_ratio.item() == pytest.approx(share, rel=1e-3)
 
     def test_residual_is_the_squared_distance_to_what_they_reach(self, view, features):
         components = view.components(3)
@@ -56,7 +56,7 @@ class TestComponents:
 
         np.testing.assert_allclose(components.features(rows[:, :-1]), features, atol=1e-4)
         np.testing.assert_allclose(rows[:, -1], 0, atol=1e-4)
-        assert components.explained_variance_ratio == pytest.approx(1, abs=1e-5)
+        assert components.explained_variance_ratio.item() == pytest.approx(1, abs=1e-5)
 
     def test_never_more_than_the_sample_determines(self, view):
         assert view.components(10_000).basis.shape == (10, 10)
@@ -91,7 +91,9 @@ class TestComponents:
         torch.testing.assert_close(rows, components(torch.from_numpy(features)))
 
     def test_residual_is_never_negative(self):
-        components = Components(torch.zeros(2), torch.tensor([[0.6, 0.8]]) * 1.0001, 1.0)
+        components = Components(
+            torch.zeros(2), torch.tensor([[0.6, 0.8]]) * 1.0001, torch.tensor(1.0)
+        )
 
         assert components(torch.tensor([[3.0, 4.0]]))[0, -1] == 0
 

@@ -1,10 +1,13 @@
 """Training as a user sees it: epochs, batches, the best epoch, seeds, progress and callbacks."""
 
+import contextlib
 import copy
 import os
+import pty
 import random
 import subprocess
 import sys
+import termios
 
 import numpy as np
 import pytest
@@ -435,14 +438,34 @@ class TestProgress:
             for word in ("train", "validation", "loss", "images/s", "left"):
                 assert word in line
 
-    def test_bar_over_epochs_and_batches(self, train):
+    def test_no_bar_in_a_log_file(self, train):
+        """What is no terminal gets the lines of verbose=1, without control characters."""
         shown = train(verbose=2)
 
-        assert shown.out == ""
-        assert "epoch 1/3" in shown.err
-        assert "epoch 3/3" in shown.err
+        assert shown.err == ""
+        assert len(shown.out.splitlines()) == 3
+        assert shown.out.replace("\n", "").isprintable()
+
+    def test_bar_over_epochs_and_batches_in_a_terminal(self):
+        code = (
+            "import numpy as np; from skfp import PixelAutoencoder; "
+            "PixelAutoencoder(z=2, max_epochs=3, verbose=2).fit(np.zeros((9, 16, 16), np.uint8))"
+        )
+        terminal, end = pty.openpty()
+        termios.tcsetwinsize(end, (24, 200))
+        with subprocess.Popen([sys.executable, "-c", code], stderr=end) as process:
+            os.close(end)
+            shown = ""
+            with contextlib.suppress(OSError):  # what Linux says at the end of a terminal
+                while part := os.read(terminal, 4096):
+                    shown += part.decode()
+        os.close(terminal)
+
+        assert process.returncode == 0
+        assert "epoch 1/3" in shown
+        assert "epoch 3/3" in shown
         for word in ("100%", "images/s", "train=", "valid="):
-            assert word in shown.err
+            assert word in shown
 
 
 class TestCallbacks:
