@@ -4,16 +4,43 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from skfp.displays import (
+        ConvergenceDisplay,
+        EmbeddingDisplay,
+        FeatureErrorDisplay,
+        ReconstructionDisplay,
+    )
     from skfp.estimators import FeaturePredictionEncoder, PerceptualAutoencoder, PixelAutoencoder
+    from skfp.image_loader import ImageLoader
 
 __version__ = "0.1.0"
-__all__ = ["FeaturePredictionEncoder", "PerceptualAutoencoder", "PixelAutoencoder"]
+
+_MODULES = {
+    "ConvergenceDisplay": "skfp.displays",
+    "EmbeddingDisplay": "skfp.displays",
+    "FeatureErrorDisplay": "skfp.displays",
+    "FeaturePredictionEncoder": "skfp.estimators",
+    "ImageLoader": "skfp.image_loader",
+    "PerceptualAutoencoder": "skfp.estimators",
+    "PixelAutoencoder": "skfp.estimators",
+    "ReconstructionDisplay": "skfp.displays",
+}
+__all__ = [
+    "ConvergenceDisplay",
+    "EmbeddingDisplay",
+    "FeatureErrorDisplay",
+    "FeaturePredictionEncoder",
+    "ImageLoader",
+    "PerceptualAutoencoder",
+    "PixelAutoencoder",
+    "ReconstructionDisplay",
+]
 
 
 def __getattr__(name: str) -> Any:
     # Processes that only make data sets should not have to load torch.
-    if name in __all__:
-        return getattr(import_module("skfp.estimators"), name)
+    if name in _MODULES:
+        return getattr(import_module(_MODULES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
