@@ -10,6 +10,9 @@ from importlib import import_module
 # for, has `add_arguments(parser)` and `main(args)`, and its docstring is its help.
 COMMANDS = {
     "demo": "pretrain on LunarLander, probe, and compare with simple baselines (minutes)",
+    "run": "the paper's comparison, cell by cell; a killed run goes on (minutes to days)",
+    "convergence": "validation loss by epoch until it no longer falls (hours)",
+    "report": "the paper's tables and figures, made of the records of `run` (seconds)",
     "memory": "peak memory of fitting on 105,000 images",
     "study": "targets, batch size, schedule and augmentation against training seconds (an hour)",
     "speed": "images per second of training and embedding against textbook loops (minutes)",

@@ -162,8 +162,9 @@ def caption(records: Sequence[Mapping]) -> str:
     n_test = records[0]["n_test_images"]
     return (
         f"Mean distance between the lander's true position and the one read out of an embedding of "
-        f"{settings['z']} numbers, in pixels of a {IMAGE_SIZE}x{IMAGE_SIZE} image, on {n_test:,} "
-        f"frames of {settings['test_rollouts']} unseen rollouts. Embeddings were learned from "
+        f"{settings['z']} numbers, in pixels of a {IMAGE_SIZE}x{IMAGE_SIZE} image (the "
+        f"simulator's unit is {PIXELS_PER_UNIT:.0f} pixels), on {n_test:,} frames of "
+        f"{settings['test_rollouts']} unseen rollouts. Embeddings were learned from "
         f"{n_unlabelled:,} unlabelled frames, probes from {n_labelled:,} labelled ones. One seed; "
         f"{machine['cores']} cores of {machine['cpu']}, GPU: {machine['gpu'] or 'none'}, "
         f"torch {machine['torch']}."

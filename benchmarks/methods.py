@@ -1,8 +1,8 @@
 """The methods that are compared, as rows of a table, and how each is measured.
 
 The paper names a procedure (encoder)-(decoder)-(loss): I is an image, F its features, and the loss
-is pixel-wise (PW), perceptual similarity (PS) or feature prediction (FP). The reference rows learn
-nothing by gradient descent; they say what the procedures must beat.
+is pixel-wise (PW), perceptual similarity (PS) or feature prediction (FP). The reference rows say
+what the procedures must beat: a network trained on labels, and embeddings that need no training.
 """
 
 from __future__ import annotations
@@ -18,9 +18,11 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.decomposition import PCA
 from sklearn.utils import check_random_state, gen_batches
 
+from benchmarks.cnn import SimpleCNN, to_batch
 from benchmarks.probes import measure, select_probe, selected_probe, validation_losses
 from skfp import FeaturePredictionEncoder, PerceptualAutoencoder, PixelAutoencoder
 from skfp.loss_network import load_loss_network
+from skfp.preprocessing import Canvas
 
 BATCH = 512
 
@@ -38,8 +40,9 @@ class LossNetworkFeatures:
 
     @torch.inference_mode()
     def __call__(self, images) -> np.ndarray:
-        """Return the features of uint8 images of shape (n, height, width, 3)."""
-        return self.network(torch.from_numpy(images).permute(0, 3, 1, 2) / 255).numpy()
+        """Return the features of uint8 images, (n, height, width, 3) or (n, height, width)."""
+        batch = to_batch(images)
+        return self.network(Canvas(batch.shape[2:])(batch)).numpy()
 
 
 class WhitenedPCA(TransformerMixin, BaseEstimator):
@@ -102,37 +105,70 @@ class Method(NamedTuple):
         What tables and pictures call it.
     make : callable
         Makes its transformer from `z`, `random_state` and, where trained, `max_epochs`, ...
+    make_as_paper : callable or None
+        Likewise, with the paper's settings in place of this package's defaults.
     trained : bool
         Whether it is trained by gradient descent.
+    supervised : bool
+        Whether it is trained on the labelled images; its transformer then needs `task` too, and
+        has `predict`.
+    z : int or None
+        The size of its embedding where that cannot be chosen.
     """
 
     title: str
     make: Callable
+    make_as_paper: Callable | None = None
     trained: bool = True
+    supervised: bool = False
+    z: int | None = None
 
+
+def _procedure(title: str, estimator: type, encoder: str) -> Method:
+    return Method(
+        title,
+        partial(estimator, encoder=encoder),
+        partial(estimator.with_paper_settings, encoder=encoder),
+    )
+
+
+PROCEDURES = {
+    "I-F-FP": _procedure("feature prediction (I-F-FP)", FeaturePredictionEncoder, "image"),
+    "F-F-FP": _procedure("feature prediction (F-F-FP)", FeaturePredictionEncoder, "features"),
+    "I-I-PS": _procedure("perceptual autoencoder (I-I-PS)", PerceptualAutoencoder, "image"),
+    "F-I-PS": _procedure("perceptual autoencoder (F-I-PS)", PerceptualAutoencoder, "features"),
+    "I-I-PW": _procedure("pixel autoencoder (I-I-PW)", PixelAutoencoder, "image"),
+    "F-I-PW": _procedure("pixel autoencoder (F-I-PW)", PixelAutoencoder, "features"),
+}
 
 METHODS = {
-    "I-F-FP": Method(
-        "feature prediction (I-F-FP)", partial(FeaturePredictionEncoder, encoder="image")
-    ),
-    "F-F-FP": Method(
-        "feature prediction (F-F-FP)", partial(FeaturePredictionEncoder, encoder="features")
-    ),
-    "I-I-PS": Method(
-        "perceptual autoencoder (I-I-PS)", partial(PerceptualAutoencoder, encoder="image")
-    ),
-    "F-I-PS": Method(
-        "perceptual autoencoder (F-I-PS)", partial(PerceptualAutoencoder, encoder="features")
-    ),
-    "I-I-PW": Method("pixel autoencoder (I-I-PW)", partial(PixelAutoencoder, encoder="image")),
-    "F-I-PW": Method("pixel autoencoder (F-I-PW)", partial(PixelAutoencoder, encoder="features")),
+    **PROCEDURES,
+    "cnn": Method("simple CNN, trained on labels", SimpleCNN, supervised=True),
     "frozen": Method(
         "frozen features, whitened PCA",
         lambda **parameters: WhitenedPCA(LossNetworkFeatures(), **parameters),
         trained=False,
     ),
     "pca": Method("pixels, whitened PCA", partial(WhitenedPCA, pixels), trained=False),
-    "mean": Method("no embedding: the mean", lambda **parameters: NoEmbedding(), trained=False),
+    "mean": Method(
+        "no embedding: the mean", lambda **parameters: NoEmbedding(), trained=False, z=0
+    ),
+}
+
+# How pictures draw them. The colours are those of Okabe and Ito; markers and dashes tell methods
+# apart in grey too. What is trained without labels is a point or a curve, the others are lines.
+STYLES = {
+    "I-F-FP": {"color": "#D55E00", "marker": "o"},
+    "F-F-FP": {"color": "#E69F00", "marker": "s"},
+    "I-I-PS": {"color": "#0072B2", "marker": "^"},
+    "F-I-PS": {"color": "#56B4E9", "marker": "v"},
+    "I-I-PW": {"color": "#000000", "marker": "D"},
+    "F-I-PW": {"color": "#009E73", "marker": "X"},
+    "cnn": {"color": "0.35", "linestyle": (0, (7, 2))},
+    "cnn-probe": {"color": "0.35", "linestyle": (0, (7, 2, 1, 2))},
+    "frozen": {"color": "0.35", "linestyle": "-"},
+    "pca": {"color": "0.35", "linestyle": (0, (3, 1.5))},
+    "mean": {"color": "0.35", "linestyle": (0, (1, 1.5))},
 }
 
 
@@ -142,7 +178,70 @@ def evaluate(transformer, unlabelled, labelled, test, *, task, random_state=0, n
     Parameters
     ----------
     transformer : estimator with fit and transform
-    unlabelled : ndarray of shape (n, height, width, 3), uint8
+    unlabelled : ndarray of shape (n, height, width, 3) or (n, height, width), uint8
+    labelled, test, task, random_state, n_jobs
+        As in `probe`.
+
+    Returns
+    -------
+    record : dict
+        Ready for JSON: training (see `train`), encoding, probe and `test_measure` (see `probe`).
+    predicted : ndarray
+        What the selected probe says of the test images.
+    """
+    training = train(transformer, unlabelled)
+    record, predicted = probe(
+        transformer, labelled, test, task=task, random_state=random_state, n_jobs=n_jobs
+    )
+    return {"training": training, **record}, predicted
+
+
+def train(transformer, images, targets=None, *, X_val=None) -> dict:
+    """Fit a method and say how that went.
+
+    Parameters
+    ----------
+    transformer : estimator with fit
+    images : ndarray of shape (n, height, width, 3) or (n, height, width), uint8
+    targets : ndarray or None
+        Where it is supervised.
+    X_val : ndarray or None
+        Images to judge epochs by, where the transformer does not hold out some itself.
+
+    Returns
+    -------
+    training : dict
+        Ready for JSON. `n_images` counts those that epochs were judged by, `seconds` the whole
+        of fit, the computation of features included, and so do the images per second. A reference
+        row without gradient descent has no more than these two.
+    """
+    validation = {} if X_val is None else {"X_val": X_val}
+    start = time.perf_counter()
+    transformer.fit(images, targets, **validation)
+    seconds = time.perf_counter() - start
+    n_images = len(images) + sum(map(len, validation.values()))
+    training = {"n_images": n_images, "seconds": seconds}
+    return training | _describe_training(transformer, training)
+
+
+def was_interrupted(transformer) -> bool:
+    """Tell whether training ended by neither its last epoch nor its patience.
+
+    skorch takes an interrupt (Ctrl-C) as the end of training, and fit returns as if all were well.
+    """
+    return (
+        hasattr(transformer, "history_")
+        and transformer.n_epochs_ < transformer.max_epochs
+        and transformer.n_epochs_ - transformer.best_epoch_ < transformer.patience
+    )
+
+
+def probe(transformer, labelled, test, *, task, random_state=0, n_jobs=None):
+    """Select the probe of a fitted method on labelled images, and test it on others.
+
+    Parameters
+    ----------
+    transformer : estimator with transform
     labelled, test : tuple of (images, targets)
     task : {"position", "class"}
     random_state : int, default=0
@@ -153,17 +252,10 @@ def evaluate(transformer, unlabelled, labelled, test, *, task, random_state=0, n
     Returns
     -------
     record : dict
-        Ready for JSON: training, encoding, probe and `test_measure`. Training images per second
-        count every epoch's images over the whole time of fit, the computation of features
-        included.
+        Ready for JSON: encoding, probe and `test_measure`.
     predicted : ndarray
         What the selected probe says of the test images.
     """
-    start = time.perf_counter()
-    transformer.fit(unlabelled)
-    training = {"n_images": len(unlabelled), "seconds": time.perf_counter() - start}
-    training |= _describe_training(transformer, training)
-
     labelled_images, labelled_targets = labelled
     test_images, test_targets = test
     start = time.perf_counter()
@@ -176,7 +268,6 @@ def evaluate(transformer, unlabelled, labelled, test, *, task, random_state=0, n
         embedding, labelled_targets, task=task, random_state=random_state, n_jobs=n_jobs
     )
     record = {
-        "training": training,
         "encoding": {
             "n_images": n_encoded,
             "seconds": encoding_seconds,

@@ -1,0 +1,97 @@
+"""Figures 6 to 8: the test measure against seconds per epoch, a point per procedure and z."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
+
+from benchmarks.methods import PROCEDURES, STYLES
+from benchmarks.report.numbers import DATASETS, Group
+from benchmarks.report.tables import shown_measure, title
+
+
+def alternative(group: Group) -> str:
+    """Say what the figure shows."""
+    return f"{DATASETS[group.dataset]}: {group.measure} against seconds per epoch"
+
+
+def trained(group: Group) -> pd.DataFrame:
+    """Return the points of the figure of a group."""
+    measured = group.means[group.means["repeats"] > 0]
+    return measured[measured.index.isin(PROCEDURES, level="procedure")]
+
+
+def draw(group: Group) -> Figure:
+    """Draw the figure of a group.
+
+    Larger markers are larger z; those of the paper's settings are hollow. Error bars are one
+    standard deviation to each side. Rows without epochs are horizontal lines.
+    """
+    points = trained(group)
+    figure = Figure(figsize=(11, 6), dpi=120, layout="constrained")
+    axes = figure.subplots()
+    handles = []
+    sizes = {z: 6 + 3 * rank for rank, z in enumerate(sorted(points.index.unique("z")))}
+    for (procedure, preset), rows in points.groupby(["procedure", "preset"], sort=False):
+        style = _marker(procedure, preset)
+        axes.plot(rows["seconds per epoch"], rows["test"], color=style["color"], linewidth=0.8)
+        for (_, _, z), row in rows.iterrows():
+            several = row["repeats"] > 1
+            axes.errorbar(
+                row["seconds per epoch"],
+                row["test"],
+                xerr=row["seconds per epoch std"] if several else None,
+                yerr=row["test std"] if several else None,
+                capsize=3,
+                markersize=sizes[z],
+                zorder=3,
+                **style,
+            )
+        handles.append(Line2D([], [], label=title(procedure, preset), markersize=8, **style))
+    handles += [
+        Line2D([], [], label=f"z = {z}", marker="o", color="0.7", linestyle="none", markersize=size)
+        for z, size in sizes.items()
+    ]
+
+    best = group.best()
+    references = best[(best["repeats"] > 0) & ~best.index.isin(PROCEDURES, level="procedure")]
+    for (procedure, preset, _), row in references.iterrows():
+        # Knowing nothing is so much less accurate that its line would squeeze all others.
+        if group.positions or procedure != "mean":
+            label = f"{title(procedure, preset)}: {shown_measure(group, row)}"
+            line = axes.axhline(row["test"], label=label, zorder=1, **STYLES[procedure])
+            handles.append(line)
+
+    if group.positions:
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter(ScalarFormatter())
+        axes.yaxis.set_minor_formatter(NullFormatter())
+        axes.set_ylabel("test distance in pixels, log scale (lower is better)")
+    else:
+        axes.set_ylabel("test accuracy (higher is better)")
+    axes.set_xlabel("training time, seconds per epoch")
+    axes.set_xlim(left=0)
+    axes.grid(color="0.92")
+    axes.set_axisbelow(True)
+    axes.set_title(group.title)
+    figure.legend(handles=handles, loc="outside right upper", fontsize=9, frameon=False)
+    return figure
+
+
+def _marker(procedure: str, preset: str) -> dict:
+    style = STYLES[procedure]
+    face = "white" if preset == "paper" else style["color"]
+    return {**style, "linestyle": "none", "markerfacecolor": face, "markeredgewidth": 1.5}
+
+
+def save(figure: Figure, path: str | Path) -> None:
+    """Save a figure; the same figure always becomes the same file."""
+    metadata = {"Date": None} if Path(path).suffix == ".svg" else {"Software": None}
+    with rc_context({"svg.hashsalt": "skfp"}):
+        figure.savefig(path, metadata=metadata)

@@ -1,0 +1,104 @@
+"""The tables of the report: rows of ready text, and CSV."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import pandas as pd
+
+from benchmarks import paper
+from benchmarks.report.numbers import AVERAGED, PRESETS, TITLES, Group
+
+MISSING = "-"
+
+
+def title(procedure: str, preset: str) -> str:
+    """Name a row, with its preset where that is not this package's defaults."""
+    return ", ".join(filter(None, (TITLES[procedure], PRESETS[preset])))
+
+
+def shown(row: Mapping, name: str, decimals: int, repeats: int | None = None) -> str:
+    """Write a mean and its standard deviation, which one repeat does not have.
+
+    >>> shown({"test": 2.0, "test std": 0.5, "repeats": 2}, "test", 1)
+    '2.0 ± 0.5'
+    """
+    mean, std = (_number(row[column], f".{decimals}f") for column in (name, f"{name} std"))
+    return mean if (repeats or row["repeats"]) < 2 or mean == MISSING else f"{mean} ± {std}"
+
+
+def shown_measure(group: Group, row: Mapping) -> str:
+    """Write a test measure."""
+    return shown(row, "test", 2 if group.positions else 3)
+
+
+def shown_paper(row: Mapping) -> str:
+    """Write the paper's number."""
+    return shown(row, "paper", 2, paper.REPEATS)
+
+
+def table_2(group: Group) -> list[dict[str, str]]:
+    """Lay out table II: the best z of each row, beside the paper's numbers."""
+    return [
+        {
+            "procedure": title(procedure, preset),
+            "paper": shown_paper(row),
+            group.measure: shown_measure(group, row),
+            "z": str(z if z and row["repeats"] else MISSING),
+            "s/epoch": shown(row, "seconds per epoch", 1),
+            "repeats": str(row["repeats"] or MISSING),
+        }
+        for (procedure, preset, z), row in group.best().iterrows()
+    ]
+
+
+def full_table(group: Group) -> list[dict[str, str]]:
+    """Lay out every procedure at every z, with the validation losses of all probes."""
+    return [
+        {
+            "procedure": title(procedure, preset),
+            "z": str(z or MISSING),
+            group.measure: shown_measure(group, row),
+            "repeats": str(row["repeats"] or MISSING),
+            **{name: _number(row[name], ".4g") for name in AVERAGED if name != "test"},
+            "selected": row["selected"] if row["repeats"] else MISSING,
+        }
+        for (procedure, preset, z), row in group.means.iterrows()
+    ]
+
+
+def table_1(groups: Iterable[Group]) -> list[dict[str, str]]:
+    """Lay out table I: SVHN at z = 500, a row for each preset and settings it was run with."""
+    table = []
+    for name, accuracy in paper.TABLE_1.items():
+        known = {"procedure": title(name, ""), "paper": f"{accuracy:.3f}"}
+        rows = [
+            known
+            | {
+                "procedure": title(procedure, preset),
+                "test accuracy": shown_measure(group, row),
+                "repeats": str(row["repeats"]),
+                "budget": group.settings["budget"],
+            }
+            for group in groups
+            for (procedure, preset, z), row in group.means.iterrows()
+            if (group.dataset, procedure, z) == ("svhn", name, paper.TABLE_1_Z) and row["repeats"]
+        ]
+        missing = known | dict.fromkeys(("test accuracy", "repeats", "budget"), MISSING)
+        table += rows or [missing]
+    return table
+
+
+def to_csv(groups: Iterable[Group], best: bool = False) -> str:
+    """Write the means of all groups, or those of the best z, as CSV; what is missing is empty."""
+    tables = {
+        (group.dataset, group.settings["budget"], group.fingerprint): group.best()
+        if best
+        else group.means
+        for group in groups
+    }
+    return pd.concat(tables, names=["dataset", "budget", "settings"]).to_csv(lineterminator="\n")
+
+
+def _number(value: float, form: str) -> str:
+    return MISSING if pd.isna(value) else format(value, form)

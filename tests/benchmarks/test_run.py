@@ -1,0 +1,242 @@
+"""The runner of the paper's comparison, run for real on a few images."""
+
+import gzip
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import matplotlib.image
+import numpy as np
+import pytest
+from skorch.callbacks import Callback
+
+from benchmarks.__main__ import main
+from benchmarks.cnn import SimpleCNN
+from benchmarks.methods import METHODS, was_interrupted
+from benchmarks.probes import HIDDEN_LAYERS, measure
+from benchmarks.roles import BUDGETS, Budget, Roles, load_roles
+from benchmarks.run import Cell, make_cells, missing_cells, run_grid
+from skfp import PixelAutoencoder
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def arguments(tmp_path_factory):
+    """Make the arguments of a tiny run on 3, 3 and 2 rollouts."""
+    home = tmp_path_factory.mktemp("home")
+
+    def make(out, *others):
+        common = "run --dataset lunarlander --images 45 45 30 --max-epochs 1"
+        return [*common.split(), "--out", str(out), "--data-home", str(home), *others]
+
+    return make
+
+
+def read(folder):
+    """Return the records of a folder by file name."""
+    paths = [path for path in folder.glob("*.json") if not path.name.startswith(".")]
+    return {path.name: json.loads(path.read_text()) for path in paths}
+
+
+def without_times(record):
+    if not isinstance(record, dict | list):
+        return record
+    if isinstance(record, list):
+        return [without_times(item) for item in record]
+    times = {"seconds", "seconds_per_epoch", "images_per_second"}
+    return {key: without_times(item) for key, item in record.items() if key not in times}
+
+
+def test_a_killed_run_finishes_as_if_it_had_not_been_killed(arguments, tmp_path, capsys):
+    grid = ["--procedures", "mean", "I-F-FP", "pca", "--z", "4", "--repeats", "1"]
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "benchmarks", *arguments(killed, *grid)],
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 300
+    while not read(killed) and time.monotonic() < deadline:
+        assert process.poll() is None
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    survived = {name: (killed / name).stat().st_mtime_ns for name in read(killed)}
+    assert 0 < len(survived) < 3
+
+    assert main(arguments(killed, *grid)) == 0
+    assert f"{len(survived)} of 3 already there" in capsys.readouterr().out
+    assert all((killed / name).stat().st_mtime_ns == at for name, at in survived.items())
+    assert main(arguments(whole, *grid)) == 0
+    continued, uninterrupted = read(killed), read(whole)
+    assert len(uninterrupted) == 3
+    assert continued.keys() == uninterrupted.keys()
+    for name, record in uninterrupted.items():
+        assert without_times(continued[name]) == without_times(record)
+
+    assert main(arguments(whole, *grid)) == 0
+    assert "3 of 3 already there" in capsys.readouterr().out
+
+
+def test_other_settings_do_not_reuse_records(arguments, tmp_path, capsys):
+    for n_test in ("30", "15"):
+        others = ("--procedures", "mean", "--repeats", "1", "--images", "45", "45", n_test)
+        assert main(arguments(tmp_path, *others)) == 0
+        assert "0 of 1 already there" in capsys.readouterr().out
+    assert sorted(r["settings"]["n_test"] for r in read(tmp_path).values()) == [15, 30]
+    assert len({r["n_test_images"] for r in read(tmp_path).values()}) == 2
+    assert {r["seconds_per_epoch"] for r in read(tmp_path).values()} == {None}
+
+
+def test_every_setting_is_in_the_file_name():
+    cell = Cell("svhn", "I-F-FP", "defaults", 64, 0, Budget())
+    others = [
+        cell,
+        *(cell._replace(budget=cell.budget._replace(**{name: 7})) for name in Budget._fields),
+        cell._replace(dataset="stl10"),
+        cell._replace(procedure="F-F-FP"),
+        cell._replace(preset="paper"),
+        cell._replace(z=65),
+        cell._replace(repeat=1),
+    ]
+    fingerprints = {other.file_name.rpartition("-")[2] for other in others}
+    assert len(fingerprints) == len(others)
+    assert cell.file_name.startswith("svhn-I-F-FP-defaults-z64-0-")
+
+
+def test_a_cell_that_fails_does_not_take_others_with_it(arguments, tmp_path, capfd):
+    # 45 images do not have 100 principal components.
+    grid = ["--procedures", "pca", "mean", "--z", "100", "4", "--repeats", "1", "--n-jobs", "2"]
+    assert main(arguments(tmp_path, *grid)) == 1
+    found = {(record["procedure"], record["z"]) for record in read(tmp_path).values()}
+    assert found == {("pca", 4), ("mean", 0)}
+    errors = capfd.readouterr().err
+    assert "1 of 3 failed: lunarlander-pca-z100-0" in errors
+    assert "n_components=100" in errors
+
+
+def write_idx(path, array):
+    magic = bytes([0, 0, 8, array.ndim])
+    shape = b"".join(side.to_bytes(4, "big") for side in array.shape)
+    path.write_bytes(gzip.compress(magic + shape + array.astype(np.uint8).tobytes()))
+
+
+@pytest.fixture(scope="module")
+def clothes(tmp_path_factory):
+    """Write Fashion-MNIST files of two classes: images that are bright above, or below."""
+    folder = tmp_path_factory.mktemp("fashion-mnist")
+    random = np.random.default_rng(0)
+    for part, n_images in (("train", 150), ("t10k", 40)):
+        target = np.arange(n_images) % 2
+        images = random.integers(0, 100, (n_images, 28, 28))
+        images[target == 0, :14] += 100
+        images[target == 1, 14:] += 100
+        write_idx(folder / f"{part}-images-idx3-ubyte.gz", images)
+        write_idx(folder / f"{part}-labels-idx1-ubyte.gz", target)
+    return folder
+
+
+def test_a_cnn_classifies_and_leaves_a_whole_record(clothes, tmp_path):
+    budget = Budget(30, 100, 40, max_epochs=20)
+    roles = load_roles("fashion-mnist", budget, data_home=clothes, verify=False)
+    assert roles.task == "class"
+    assert [len(roles.unlabelled), len(roles.labelled[1]), len(roles.test[1])] == [30, 100, 40]
+    cells = make_cells("fashion-mnist", ["cnn"], "paper", [8], 1, budget)
+    assert run_grid(cells, roles, tmp_path) == {}
+    assert missing_cells(cells, tmp_path) == []
+
+    (record,) = read(tmp_path).values()
+    assert record["end_to_end_measure"] > 0.8
+    assert record["test_measure"] > 0.8
+    assert record["dataset"] == "fashion-mnist"
+    assert record["title"] == METHODS["cnn"].title
+    assert record["preset"] is None
+    assert record["settings"] == {"budget": "custom", **budget._asdict()}
+    assert len(record["probe"]["validation_losses"]) == len(HIDDEN_LAYERS)
+    assert record["n_test_images"] == 40
+    assert record["machine"]["torch"]
+    training = record["training"]
+    assert training["n_images"] == 100
+    assert len(training["history"]) == training["n_epochs"]
+    assert record["seconds_per_epoch"] == training["seconds"] / training["n_epochs"]
+
+
+@pytest.mark.parametrize("shape", [(28, 28), (32, 32, 3)])
+@pytest.mark.parametrize("name", ["frozen", "pca"])
+def test_untrained_rows_take_small_and_grey_images(name, shape, noise):
+    images = noise(12, *shape)
+    embedding = METHODS[name].make(z=3, random_state=0).fit(images).transform(images)
+    assert embedding.shape == (12, 3)
+    np.testing.assert_allclose(embedding.std(axis=0, ddof=1), 1, rtol=1e-3)
+
+
+def test_roles_share_no_image(clothes):
+    budget = BUDGETS["fashion-mnist"]["paper"]._replace(n_labelled=50)
+    roles = load_roles("fashion-mnist", budget, data_home=clothes, verify=False)
+    assert len(roles.unlabelled) == 100
+    together = np.concatenate([roles.unlabelled, roles.labelled[0], roles.test[0]])
+    assert len(np.unique(together, axis=0)) == 190
+
+
+def test_the_paper_judges_epochs_by_the_last_fifth(lander):
+    labelled = lander.images, lander.positions
+    roles = Roles("position", lander.images, labelled, labelled)
+    cell = Cell("lunarlander", "I-I-PW", "paper", 4, 0, Budget(max_epochs=1))
+    record = cell.run(roles)
+    assert record["parameters"]["batch_size"] == 512
+    assert record["training"]["n_images"] == 40
+    same = PixelAutoencoder.with_paper_settings(4, max_epochs=1, random_state=0)
+    same.fit(lander.images[:32], X_val=lander.images[32:])
+    assert record["training"]["validation_loss"] == same.validation_loss_
+
+
+def test_the_cnn_learns_positions():
+    """A bright square on a dark ground, and where it is."""
+    positions = np.random.default_rng(0).uniform(-0.8, 0.8, (200, 2)).astype(np.float32)
+    images = np.zeros((200, 64, 64, 3), dtype=np.uint8)
+    for image, (column, row) in zip(images, np.int64(32 + 32 * positions), strict=True):
+        image[row - 4 : row + 4, column - 4 : column + 4] = 255
+    cnn = SimpleCNN(8, task="position", batch_size=16, max_epochs=8)
+    cnn.fit(images[:150], positions[:150])
+    assert cnn.transform(images).shape == (200, 8)
+    test = positions[150:]
+    by_chance = np.linalg.norm(test - positions[:150].mean(axis=0), axis=1).mean()
+    assert measure(cnn, images[150:], test) < by_chance / 2
+    assert cnn.validation_loss_ == min(row["valid_loss"] for row in cnn.history_)
+
+
+class InterruptOnce(Callback):
+    def on_epoch_end(self, net, **kwargs):
+        raise KeyboardInterrupt
+
+
+def test_an_interrupted_training_is_recognised(noise):
+    images = noise(12, 64, 64, 3)
+    encoder = PixelAutoencoder(2, max_epochs=2, random_state=0)
+    assert not was_interrupted(encoder.fit(images))
+    assert was_interrupted(encoder.set_params(callbacks=[InterruptOnce()]).fit(images))
+
+
+def test_convergence_is_drawn_and_resumed(arguments, tmp_path, capsys):
+    home = arguments(tmp_path)[-1]
+    command = "convergence --dataset lunarlander --images 45 --z 4 --max-epochs 2"
+    command = [*command.split(), "--procedures", "I-F-FP", "F-I-PW", "--data-home", home]
+    assert main([*command, "--out", str(tmp_path)]) == 0
+    first = capsys.readouterr().out
+    assert "feature prediction (I-F-FP)" in first
+    written = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.json")}
+    assert len(written) == 2
+    picture = matplotlib.image.imread(tmp_path / "convergence-lunarlander-z4.png")
+    assert picture[..., :3].std() > 0.05
+    assert "<svg" in (tmp_path / "convergence-lunarlander-z4.svg").read_text()
+
+    assert main([*command, "--out", str(tmp_path)]) == 0
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.json")} == written
+    assert capsys.readouterr().out.strip() in first
