@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint
+.PHONY: demo test lint examples docs
 
 demo: .venv/benchmarks
 	$(BIN)/python -m benchmarks demo --out out/demo
@@ -15,6 +15,13 @@ lint: .venv/dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m benchmarks readme --check
+
+examples: .venv/examples
+	set -e; for example in examples/plot_*.py; do \
+		echo "$$example"; MPLBACKEND=Agg $(BIN)/python "$$example"; done
+
+docs: .venv/docs
+	$(BIN)/sphinx-build -W --keep-going -b html examples/docs out/docs
 
 # One stamp per extra: installed again only when pyproject.toml changes.
 .venv/%: pyproject.toml | $(BIN)/python

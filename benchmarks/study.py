@@ -179,7 +179,7 @@ def _scaled_encoder() -> type:
     class ScaledEncoder(FeaturePredictionEncoder):
         """Predicts components scaled by a power of their standard deviation.
 
-        Not an option of the package until the study shows that it helps.
+        Not an option of the package: the study shows that it does not help.
         """
 
         def __init__(self, z=128, *, power=0.0, random_state=None, max_epochs=50):
@@ -258,7 +258,7 @@ def _pixels(record: Mapping) -> float:
 
 
 def summary(records: list[dict]) -> list[dict]:
-    """Mean and spread over the seeds of each variant, in the order of `VARIANTS`."""
+    """Mean and spread over the seeds of each variant, and its least time, as in `VARIANTS`."""
     common_settings(records)
     rows = []
     for name, variant in VARIANTS.items():
@@ -273,7 +273,8 @@ def summary(records: list[dict]) -> list[dict]:
                 "seeds": len(of_variant),
                 "mean": statistics.mean(distances),
                 "std": statistics.pstdev(distances),
-                "seconds": statistics.mean(r["training"]["seconds"] for r in of_variant),
+                # The least says most: other work on a machine only ever adds to it.
+                "seconds": min(r["training"]["seconds"] for r in of_variant),
             }
         )
     return rows
@@ -288,7 +289,7 @@ def table(records: list[dict]) -> str:
             "variant": row["title"],
             "test distance (px)": f"{row['mean']:.2f} ± {row['std']:.2f}",
             "relative to default": f"{row['mean'] / default:.2f}" if default else "-",
-            "training (s)": f"{row['seconds']:.0f}",
+            "training, least (s)": f"{row['seconds']:.0f}",
             "seeds": str(row["seeds"]),
         }
         for row in rows
@@ -325,20 +326,23 @@ def draw(records: list[dict]) -> Any:
 
     figure = Figure(figsize=(9, 6), dpi=130, layout="constrained")
     axes = figure.subplots()
-    markers = "oDsv^<>PXph*d8"
-    for marker, row in zip(markers, summary(records), strict=False):
+    markers = dict(zip(VARIANTS, "oDsv^<>PXph*d8H", strict=True))
+    for row in summary(records):
         axes.errorbar(
             row["seconds"],
             row["mean"],
             yerr=row["std"],
-            fmt=marker,
+            fmt=markers[row["name"]],
             capsize=3,
             markersize=8,
             label=row["title"],
         )
-    axes.set_xlabel("seconds of fit, targets included")
-    axes.set_ylabel("probe's test distance (pixels)")
-    axes.set_ylim(bottom=0)
+    axes.set_xlabel("seconds of fit, targets included, the least over seeds")
+    axes.set_ylabel("probe's test distance (pixels, logarithmic)")
+    # From 2 to 20 pixels, with what matters at the lower end.
+    axes.set_yscale("log")
+    axes.set_yticks([2, 3, 4, 6, 10, 16], labels=["2", "3", "4", "6", "10", "16"])
+    axes.minorticks_off()
     axes.grid(alpha=0.3)
     axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=8)
     axes.set_title("LunarLander, z = 64: one change at a time, mean and spread over seeds")
