@@ -218,7 +218,7 @@ def as_array(X: Any) -> np.ndarray | torch.Tensor:
         raise ValueError(
             f"X holds values of type {X.dtype}, not numbers. {_LOAD} Expected images: {_LAYOUTS}."
         )
-    if np.ndim(X) == 0:
+    if not hasattr(X, "__array__") and np.ndim(X) == 0:
         raise ValueError(f"X is a {type(X).__name__}. Expected 2D array or images: {_LAYOUTS}.")
     array = check_array(X, allow_nd=True, dtype="numeric", ensure_all_finite=False)
     if array.dtype.kind == "b":

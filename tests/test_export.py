@@ -23,6 +23,7 @@ class TestTorch:
             embedding.detach().numpy(), trained.transform(frames), rtol=1e-4, atol=1e-5
         )
 
+    @pytest.mark.filterwarnings("ignore:X has rows of")
     @pytest.mark.parametrize(
         ("store", "image_shape"),
         [
@@ -127,6 +128,7 @@ def exported(request, frames, tmp_path_factory):
     return encoder, X if X.dtype == np.uint8 else X.astype(np.float32), path
 
 
+@pytest.mark.filterwarnings("ignore:X has rows of")
 class TestOnnx:
     def test_embeds_as_transform_in_batches_of_any_size(self, exported):
         encoder, X, path = exported

@@ -18,6 +18,7 @@ from skfp import FeaturePredictionEncoder, PerceptualAutoencoder, PixelAutoencod
 ESTIMATORS = [FeaturePredictionEncoder, PerceptualAutoencoder, PixelAutoencoder]
 
 
+@pytest.mark.filterwarnings("ignore:X has rows of")
 @parametrize_with_checks(
     [
         estimator(z=2, encoder=encoder, loss_network=network, max_epochs=1, random_state=0)
