@@ -283,7 +283,10 @@ class BaseImageEncoder(
 
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X: Any, y: Any = None) -> Self:
-        """Train on one more batch of a stream of images, once, at a constant learning rate.
+        """Train on one more batch of a stream of images, once.
+
+        A stream has no end that a schedule could know: the learning rate is constant, a tenth of
+        `lr` where `lr_schedule` makes that the highest, else `lr`.
 
         The first batch decides what `fit` learns from all images: their format and, for feature
         prediction, the principal components that are predicted. Make it as large and as varied
@@ -310,6 +313,8 @@ class BaseImageEncoder(
         images = self._check_images(X, reset=starts)
         device = choose_device(self.device)
         seed = self._draw_seed() if starts else self._seed + self.n_epochs_
+        # At its highest, it would undo in one step what a fit has ended with.
+        lr = self.lr / 10 if self.lr_schedule == "one-cycle" else self.lr
         with self._seeded(seed):
             if starts:
                 self.loss_network_ = self._load_loss_network()
@@ -327,7 +332,7 @@ class BaseImageEncoder(
                 autoencoder,
                 loss.to(device),
                 self._training_set(images, view),
-                self._settings(device, seed),
+                self._settings(device, seed)._replace(lr=lr),
                 self._moments,
                 callbacks=self.callbacks or (),
             )

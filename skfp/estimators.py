@@ -243,7 +243,11 @@ class _ImageAutoencoder(BaseImageEncoder):
         check_is_fitted(self)
         is_tensor = isinstance(X, torch.Tensor)
         device = choose_device(self.device)
-        embedding = torch.as_tensor(X if is_tensor else check_array(X, dtype=np.float32))
+        if is_tensor and not X.isfinite().all():
+            raise ValueError("Input X contains NaN or infinity. Pass what transform returned.")
+        embedding = torch.as_tensor(
+            X if is_tensor else check_array(X, dtype=np.float32, force_writeable=True)
+        )
         if embedding.ndim != 2 or embedding.shape[1] != self._n_features_out:
             raise ValueError(
                 f"X has shape {tuple(embedding.shape)}, but embeddings have z="

@@ -24,7 +24,7 @@ from skfp.targets import Components
 FORMAT = 1
 _MODULES = ("encoder_", "decoder_", "loss_network_", "_target", "_variance_head")
 # Nothing to do with the embedding, and of types that only Python itself can write down.
-_NOT_SAVED = ("memory", "callbacks")
+_NOT_SAVED = ("memory", "callbacks", "_metadata_request")
 
 Tensors = dict[str, torch.Tensor]
 
@@ -98,7 +98,11 @@ class SavingMixin:
                 for name, value in parameters.items()
                 if name not in _NOT_SAVED
             },
-            "learned": {name: _as_json(name, value) for name, value in learned.items()},
+            "learned": {
+                name: _as_json(name, value)
+                for name, value in learned.items()
+                if name not in _NOT_SAVED
+            },
         }
         path = Path(path)
         if not path.parent.is_dir():
@@ -156,9 +160,11 @@ class SavingMixin:
             estimator = cls(
                 **{name: _tuples(value) for name, value in header["parameters"].items()}
             )
-            estimator.__dict__.update(
-                {name: _from_json(name, value) for name, value in header["learned"].items()}
-            )
+            learned = {name: _from_json(name, value) for name, value in header["learned"].items()}
+            learned["n_epochs_"]  # without it the estimator would count as not fitted
+            if shadowed := [name for name in learned if hasattr(estimator, name)]:
+                raise ValueError(f"{shadowed[0]} is nothing that an estimator learns")
+            estimator.__dict__.update(learned)
             _put_together(estimator, tensors)
         except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
             raise ValueError(f"{wrong}: its content does not fit together ({error}).") from error
@@ -197,7 +203,7 @@ def _put_together(estimator: Any, tensors: Tensors) -> None:
     z = len(parts["encoder_"]["head.weight"])
     n_features = estimator._n_loss_features
     if "basis" in parts["_target"]:
-        estimator._target = Components(**parts["_target"])
+        estimator._target = Components(**{n: t.float() for n, t in parts["_target"].items()})
     else:
         estimator._target = estimator._find_target(None)
     # On the meta device nothing is allocated or initialised before the shapes are compared.
@@ -223,6 +229,9 @@ def _put_together(estimator: Any, tensors: Tensors) -> None:
 
 
 def _filled(module: Any, tensors: Tensors) -> Any:
+    for name, expected in module.state_dict().items():
+        if name in tensors and tensors[name].dtype != expected.dtype:
+            raise TypeError(f"{name} holds {tensors[name].dtype}, expected {expected.dtype}")
     module.load_state_dict(tensors, assign=True)
     return module.eval().to(memory_format=torch.channels_last)
 

@@ -1,6 +1,11 @@
 """What tests share: real frames, the six procedures, and a way to look into training."""
 
 import functools
+import os
+
+# Networks of tests are small: threads cost them more than they bring, above all where joblib runs
+# several processes. Set before torch is imported, which reads it once; processes inherit it.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import pytest

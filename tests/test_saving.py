@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 import safetensors.numpy
 import safetensors.torch
+import sklearn
 import skops.io
 import torch
 from sklearn.base import clone
@@ -314,6 +315,15 @@ class TestFile:
         assert len(content) == 8 + n_header + n_numbers
         assert b"sklearn" not in content[: 8 + n_header]
 
+    def test_with_metadata_that_fit_asks_for(self, frames, tmp_path):
+        with sklearn.config_context(enable_metadata_routing=True):
+            encoder = PixelAutoencoder(z=2, max_epochs=1).set_fit_request(X_val=True).fit(frames)
+
+        encoder.save(tmp_path / "encoder.safetensors")
+
+        again = PixelAutoencoder.load(tmp_path / "encoder.safetensors")
+        np.testing.assert_array_equal(again.transform(frames), encoder.transform(frames))
+
     def test_old_file_outlives_a_failed_save(self, variational, frames, tmp_path):
         path = tmp_path / "encoder.safetensors"
         variational.save(path)
@@ -434,6 +444,11 @@ class TestBadFile:
             lambda header, tensors: header.update(parameters=[1]),
             lambda header, tensors: header.pop("learned"),
             lambda header, tensors: header["learned"].pop("_format"),
+            lambda header, tensors: header["learned"].pop("n_epochs_"),
+            lambda header, tensors: header["learned"].update(transform=1),
+            lambda header, tensors: tensors.update(
+                {"encoder_.head.bias": tensors["encoder_.head.bias"].astype(np.float16)}
+            ),
             lambda header, tensors: header["learned"]["_format"].update(image_shape=[80, 64, 3]),
             lambda header, tensors: header["learned"]["_format"].update(image_shape=[10**9] * 3),
             lambda header, tensors: tensors.pop("encoder_.head.weight"),
@@ -445,7 +460,7 @@ class TestBadFile:
                 {"encoder_.head.weight": tensors["encoder_.head.weight"][:-1]}
             ),
         ],
-        ids=range(12),
+        ids=range(15),
     )
     def test_that_does_not_fit_together(self, edited, edit):
         with pytest.raises(ValueError, match="does not fit together"):

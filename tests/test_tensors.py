@@ -134,6 +134,12 @@ def assert_same_as_array(X, array, **parameters):
     assert torch.equal(X, before)
 
 
+@pytest.mark.parametrize("container", [np.array, torch.tensor])
+def test_no_image_is_made_of_nan(fitted, container):
+    with pytest.raises(ValueError, match="NaN"):
+        fitted.inverse_transform(container([[0.0, float("nan")]]))
+
+
 class TestOutput:
     def test_may_be_trained_on(self, images, fitted):
         """Embeddings are plain tensors: no inference tensors, which autograd refuses."""
