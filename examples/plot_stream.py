@@ -32,7 +32,7 @@ def stream():
 # ------------------
 # After each batch the score, which is the negative loss, says how well the features of unseen
 # frames are predicted. Small training steps (`batch_size`) make more of few images.
-encoder = FeaturePredictionEncoder(z=64, batch_size=32, lr=1e-3, random_state=0)
+encoder = FeaturePredictionEncoder(z=64, batch_size=32, lr=1e-3, lr_schedule=None, random_state=0)
 n_seen, losses = [], []
 for batch in stream():
     encoder.partial_fit(batch)
