@@ -14,7 +14,9 @@ import numpy as np
 import torch
 from sklearn.base import clone
 from sklearn.decomposition import PCA
+from sklearn.frozen import FrozenEstimator
 from sklearn.metrics import pairwise_distances
+from sklearn.pipeline import Pipeline
 from sklearn.utils import (
     _safe_indexing,
     check_consistent_length,
@@ -109,7 +111,7 @@ class ConvergenceDisplay:
         Parameters
         ----------
         estimator : estimator instance
-            A fitted encoder of this package.
+            A fitted encoder of this package, or a pipeline that ends in one.
         x : {"epoch", "seconds"}, default="epoch"
             Whether the losses are drawn over epochs or over training time in seconds.
         relative : bool, default=False
@@ -134,7 +136,7 @@ class ConvergenceDisplay:
             If `x` is unknown.
         """
         check_matplotlib_support(f"{cls.__name__}.from_estimator")
-        _check_encoder(estimator)
+        estimator, _ = _unwrap(estimator)
         name = type(estimator).__name__ if name is None else name
         return cls(history=estimator.history_, name=name).plot(x=x, relative=relative, ax=ax)
 
@@ -295,13 +297,12 @@ class ReconstructionDisplay:
             If X is not what the estimator can embed.
         """
         check_matplotlib_support(f"{cls.__name__}.from_estimator")
-        _check_encoder(estimator)
+        estimator, X = _unwrap(estimator, _first(X, n_images))
         if not hasattr(estimator, "inverse_transform"):
             raise TypeError(
                 f"{type(estimator).__name__} decodes no images (it has no inverse_transform). Use "
                 "PerceptualAutoencoder or PixelAutoencoder, or look at a FeatureErrorDisplay."
             )
-        X = _first(X, n_images)
         decoded = estimator.inverse_transform(estimator.transform(X))
         display = cls(images=estimator._rgb(X), reconstructions=estimator._rgb(decoded))
         return display.plot(ax=ax)
@@ -413,8 +414,7 @@ class FeatureErrorDisplay:
             If the estimator has no loss network, or X is not what it can embed.
         """
         check_matplotlib_support(f"{cls.__name__}.from_estimator")
-        _check_encoder(estimator)
-        X = _first(X, n_images)
+        estimator, X = _unwrap(estimator, _first(X, n_images))
         errors = estimator._feature_error_maps(X)
         return cls(images=estimator._rgb(X), errors=errors).plot(ax=ax)
 
@@ -556,7 +556,7 @@ class EmbeddingDisplay:
         Parameters
         ----------
         estimator : estimator instance
-            A fitted encoder of this package.
+            A fitted encoder of this package, or a pipeline that ends in one.
         X : array-like
             Images of the size and channels that fit has seen.
         y : array-like of shape (n,), default=None
@@ -590,9 +590,9 @@ class EmbeddingDisplay:
             projection is not to two dimensions.
         """
         check_matplotlib_support(f"{cls.__name__}.from_estimator")
-        _check_encoder(estimator)
         check_scalar(n_thumbnails, "n_thumbnails", Integral, min_val=1)
         check_consistent_length(X, y)
+        estimator, X = _unwrap(estimator, X)
         embedding = estimator.transform(X)
         if isinstance(embedding, torch.Tensor):
             embedding = embedding.cpu()
@@ -691,13 +691,21 @@ class EmbeddingDisplay:
         return self
 
 
-def _check_encoder(estimator: Any) -> None:
+def _unwrap(estimator: Any, X: Any = None) -> tuple[BaseImageEncoder, Any]:
+    """Find the encoder at the end of a pipeline, and what the steps before it make of X."""
+    if isinstance(estimator, Pipeline):
+        if len(estimator) > 1 and X is not None:
+            X = estimator[:-1].transform(X)
+        estimator = estimator[-1]
+    if isinstance(estimator, FrozenEstimator):
+        estimator = estimator.estimator
     if not isinstance(estimator, BaseImageEncoder):
         raise TypeError(
             f"estimator is a {type(estimator).__name__}. Expected a FeaturePredictionEncoder, a "
-            "PerceptualAutoencoder or a PixelAutoencoder; of a pipeline, pass the step that is one."
+            "PerceptualAutoencoder or a PixelAutoencoder, or a pipeline that ends in one."
         )
     check_is_fitted(estimator)
+    return estimator, X
 
 
 def _first(X: Any, n_images: int) -> Any:

@@ -82,7 +82,7 @@ class FeaturePredictionEncoder(BaseImageEncoder):
         Where to compute. "auto" is a CUDA device if there is one, else the CPU.
     random_state : int, RandomState instance or None, default=None
         Determines initial weights, the held-out images and the order of batches. Pass an int for
-        the same embedding, bit for bit on a CPU, in every fit.
+        the same embedding in every fit, bit for bit on a CPU with the same number of threads.
     verbose : int, default=0
         0 is silent, 1 prints a line per epoch, 2 shows a progress bar in terminals and notebooks.
     callbacks : list of skorch.callbacks.Callback or None, default=None
@@ -316,7 +316,7 @@ class PerceptualAutoencoder(_ImageAutoencoder):
         Where to compute. "auto" is a CUDA device if there is one, else the CPU.
     random_state : int, RandomState instance or None, default=None
         Determines initial weights, the held-out images and the order of batches. Pass an int for
-        the same embedding, bit for bit on a CPU, in every fit.
+        the same embedding in every fit, bit for bit on a CPU with the same number of threads.
     verbose : int, default=0
         0 is silent, 1 prints a line per epoch, 2 shows a progress bar in terminals and notebooks.
     callbacks : list of skorch.callbacks.Callback or None, default=None
@@ -425,7 +425,7 @@ class PixelAutoencoder(_ImageAutoencoder):
         Where to compute. "auto" is a CUDA device if there is one, else the CPU.
     random_state : int, RandomState instance or None, default=None
         Determines initial weights, the held-out images and the order of batches. Pass an int for
-        the same embedding, bit for bit on a CPU, in every fit.
+        the same embedding in every fit, bit for bit on a CPU with the same number of threads.
     verbose : int, default=0
         0 is silent, 1 prints a line per epoch, 2 shows a progress bar in terminals and notebooks.
     callbacks : list of skorch.callbacks.Callback or None, default=None

@@ -10,13 +10,20 @@ import pandas as pd
 import pytest
 import torch
 from matplotlib.colors import to_rgb
+from PIL import Image
 from sklearn.decomposition import PCA
 from sklearn.exceptions import NotFittedError
+from sklearn.frozen import FrozenEstimator
 from sklearn.manifold import TSNE
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import QuantileTransformer
 
-from skfp import FeaturePredictionEncoder, PerceptualAutoencoder, PixelAutoencoder
+from skfp import (
+    FeaturePredictionEncoder,
+    ImageLoader,
+    PerceptualAutoencoder,
+    PixelAutoencoder,
+)
 from skfp.displays import (
     ConvergenceDisplay,
     EmbeddingDisplay,
@@ -371,6 +378,35 @@ class TestRefusals:
 
         with pytest.raises(ImportError, match="requires matplotlib"):
             draw(autoencoder, frames)
+
+
+class TestPipelines:
+    @pytest.fixture(params=[False, True], ids=["fitted", "frozen"])
+    def pipeline(self, autoencoder, request):
+        """Files to images to embedding."""
+        return make_pipeline(
+            ImageLoader(), FrozenEstimator(autoencoder) if request.param else autoencoder
+        )
+
+    @pytest.fixture
+    def images(self, frames):
+        return [Image.fromarray(frame) for frame in frames]
+
+    def test_what_comes_before_the_encoder_is_done(self, pipeline, autoencoder, images, frames):
+        of_pipeline = EmbeddingDisplay.from_estimator(pipeline, images, random_state=0)
+
+        of_encoder = EmbeddingDisplay.from_estimator(autoencoder, frames, random_state=0)
+        np.testing.assert_array_equal(of_pipeline.positions, of_encoder.positions)
+
+    def test_of_some_images(self, pipeline, images, frames):
+        display = ReconstructionDisplay.from_estimator(pipeline, images, n_images=2)
+
+        np.testing.assert_allclose(display.images, frames[:2] / 255, atol=1e-6)
+
+    def test_of_the_history(self, pipeline, autoencoder):
+        display = ConvergenceDisplay.from_estimator(pipeline)
+
+        assert display.history == autoencoder.history_
 
 
 def test_matplotlib_is_loaded_only_to_draw():
