@@ -262,7 +262,8 @@ class BaseImageEncoder(
                 UserWarning,
                 stacklevel=3,
             )
-        if not any(math.isfinite(row["valid_loss"]) for row in finished):
+        sound = [row for row in finished if math.isfinite(row["valid_loss"])]
+        if not sound:
             raise ValueError(
                 f"Training diverged: no epoch has a finite validation loss. Lower lr={self.lr}."
             )
@@ -275,7 +276,7 @@ class BaseImageEncoder(
             }
             for row in finished
         ]
-        best = min(self.history_, key=lambda row: row["valid_loss"])
+        best = min(sound, key=lambda row: row["valid_loss"])
         self.best_epoch_ = best["epoch"]
         self.validation_loss_ = best["valid_loss"]
         self.n_epochs_ = len(self.history_)
