@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, TransformerMixin
@@ -12,49 +10,18 @@ from skorch import NeuralNetClassifier, NeuralNetRegressor
 from skorch.callbacks import EarlyStopping
 from skorch.helper import predefined_split
 from torch import nn
-from torch.utils.data import Dataset, Subset
 
 from benchmarks.probes import TASKS, VALIDATION_FRACTION
 from skfp.coders import ImageEncoder
 from skfp.heap import keep_freed_memory
+from skfp.images import check_images
 from skfp.preprocessing import Canvas
-from skfp.progress import EpochLines
+from skfp.progress import make_progress
+from skfp.targets import Features
+from skfp.training import TrainingSet, finished_epochs, whole_batch
 
 HIDDEN = 256
 ENCODED_AT_ONCE = 256
-
-
-def to_batch(images) -> torch.Tensor:
-    """Lay uint8 images, grey (n, height, width) or RGB (n, height, width, 3), out as (n, c, h, w).
-
-    >>> to_batch(np.zeros((2, 28, 30), dtype=np.uint8)).shape
-    torch.Size([2, 1, 28, 30])
-    >>> to_batch(np.zeros((2, 32, 34, 3), dtype=np.uint8)).shape
-    torch.Size([2, 3, 32, 34])
-    """
-    # Copied, since joblib's workers see memory-mapped images that must not be written to.
-    batch = torch.from_numpy(np.array(images))
-    return batch[:, None] if batch.ndim == 3 else batch.permute(0, 3, 1, 2)
-
-
-class LabelledImages(Dataset):
-    """Images and targets, read a batch at a time.
-
-    Parameters
-    ----------
-    images : ndarray of shape (n, height, width) or (n, height, width, 3), uint8
-    targets : ndarray of shape (n, ...)
-    """
-
-    def __init__(self, images: np.ndarray, targets: np.ndarray) -> None:
-        self.images = images
-        self.targets = targets
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitems__(self, indices: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
-        return to_batch(self.images[indices]), torch.from_numpy(self.targets[indices])
 
 
 class SimpleCNN(TransformerMixin, BaseEstimator):
@@ -133,12 +100,11 @@ class SimpleCNN(TransformerMixin, BaseEstimator):
             n_outputs = targets.shape[1]
             net_class, criterion = NeuralNetRegressor, nn.MSELoss
         ((train_rows, valid_rows),) = TASKS[self.task].split(images, targets)
-        data = LabelledImages(images, targets)
-        train, valid = Subset(data, train_rows), Subset(data, valid_rows)
+        pixels, labels = check_images(images), Features(targets)
+        train, valid = (TrainingSet(pixels, labels, rows) for rows in (train_rows, valid_rows))
 
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        canvas = Canvas(to_batch(images[:1]).shape[2:])
-        progress = [EpochLines(len(train), self.max_epochs)] if self.verbose else []
+        canvas = Canvas(pixels.format.size)
         with keep_freed_memory(), torch.random.fork_rng():
             torch.manual_seed(self.random_state)
             encoder = ImageEncoder(canvas.canvas_size, self.z)
@@ -159,13 +125,12 @@ class SimpleCNN(TransformerMixin, BaseEstimator):
                 batch_size=self.batch_size,
                 iterator_train__shuffle=True,
                 iterator_train__generator=torch.Generator().manual_seed(self.random_state),
-                # What `LabelledImages` gives is a batch already.
-                iterator_train__collate_fn=lambda batch: batch,
-                iterator_valid__collate_fn=lambda batch: batch,
+                iterator_train__collate_fn=whole_batch,
+                iterator_valid__collate_fn=whole_batch,
                 train_split=predefined_split(valid),
                 callbacks=[
+                    *make_progress(self.verbose, len(train), self.max_epochs),
                     EarlyStopping(patience=self.patience, threshold=0, load_best=True),
-                    *progress,
                 ],
                 callbacks__print_log=None,
                 device=device,
@@ -175,16 +140,7 @@ class SimpleCNN(TransformerMixin, BaseEstimator):
         self.network_.eval()
         self.device_ = device
         self.n_parameters_ = sum(p.numel() for p in self.network_.parameters())
-        self.history_ = [
-            {
-                "epoch": row["epoch"],
-                "train_loss": row["train_loss"],
-                "valid_loss": row["valid_loss"],
-                "seconds": row["dur"],
-            }
-            for row in net.history
-            if "valid_loss" in row
-        ]
+        self.history_ = finished_epochs(net)
         if not self.history_:
             raise KeyboardInterrupt("Interrupted before the first epoch was over.")
         best = min(self.history_, key=lambda row: row["valid_loss"])
@@ -203,8 +159,8 @@ class SimpleCNN(TransformerMixin, BaseEstimator):
 
     @torch.inference_mode()
     def _compute(self, module: nn.Module, images) -> np.ndarray:
-        batches = gen_batches(len(images), ENCODED_AT_ONCE)
-        parts = [module(to_batch(images[rows]).to(self.device_)).cpu() for rows in batches]
+        pixels, batches = check_images(images), gen_batches(len(images), ENCODED_AT_ONCE)
+        parts = [module(pixels.read(rows).to(self.device_)).cpu() for rows in batches]
         return torch.cat(parts).numpy()
 
     def __sklearn_tags__(self):

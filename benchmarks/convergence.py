@@ -12,8 +12,7 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from benchmarks.methods import PROCEDURES, STYLES, train, was_interrupted
-from benchmarks.probes import VALIDATION_FRACTION
+from benchmarks.methods import PROCEDURES, STYLES, train_as_paper, was_interrupted
 from benchmarks.records import (
     describe_machine,
     fingerprint,
@@ -69,7 +68,10 @@ def main(args: argparse.Namespace) -> None:
                 images, _ = load_role(
                     args.dataset, "unlabelled", budget, data_home=args.data_home, n_jobs=-1
                 )
-            training = _train(make(verbose=1, **parameters), images)
+            encoder = make(verbose=1, **parameters)
+            training = train_as_paper(encoder, images)
+            if was_interrupted(encoder):
+                raise KeyboardInterrupt
             record = {
                 "dataset": args.dataset,
                 "procedure": name,
@@ -88,14 +90,6 @@ def main(args: argparse.Namespace) -> None:
     for suffix in ("png", "svg"):
         path = args.out / f"convergence-{args.dataset}-z{args.z}.{suffix}"
         print(write_atomically(path, figure.savefig))
-
-
-def _train(encoder, images) -> dict:
-    n_valid = max(1, round(VALIDATION_FRACTION * len(images)))
-    training = train(encoder, images[:-n_valid], X_val=images[-n_valid:])
-    if was_interrupted(encoder):
-        raise KeyboardInterrupt
-    return training
 
 
 def relative_losses(record: Mapping) -> list[float]:

@@ -18,9 +18,16 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.decomposition import PCA
 from sklearn.utils import check_random_state, gen_batches
 
-from benchmarks.cnn import SimpleCNN, to_batch
-from benchmarks.probes import measure, select_probe, selected_probe, validation_losses
+from benchmarks.cnn import SimpleCNN
+from benchmarks.probes import (
+    VALIDATION_FRACTION,
+    measure,
+    select_probe,
+    selected_probe,
+    validation_losses,
+)
 from skfp import FeaturePredictionEncoder, PerceptualAutoencoder, PixelAutoencoder
+from skfp.images import check_images
 from skfp.loss_network import load_loss_network
 from skfp.preprocessing import Canvas
 
@@ -41,8 +48,8 @@ class LossNetworkFeatures:
     @torch.inference_mode()
     def __call__(self, images) -> np.ndarray:
         """Return the features of uint8 images, (n, height, width, 3) or (n, height, width)."""
-        batch = to_batch(images)
-        return self.network(Canvas(batch.shape[2:])(batch)).numpy()
+        pixels = check_images(images)
+        return self.network(Canvas(pixels.format.size)(pixels.read(slice(None)))).numpy()
 
 
 class WhitenedPCA(TransformerMixin, BaseEstimator):
@@ -222,6 +229,15 @@ def train(transformer, images, targets=None, *, X_val=None) -> dict:
     n_images = len(images) + sum(map(len, validation.values()))
     training = {"n_images": n_images, "seconds": seconds}
     return training | _describe_training(transformer, training)
+
+
+def train_as_paper(transformer, images) -> dict:
+    """Fit a procedure, and judge its epochs by the last fifth of the images, as the paper does.
+
+    Parameters and what is returned are those of `train`.
+    """
+    n_valid = max(1, round(VALIDATION_FRACTION * len(images)))
+    return train(transformer, images[:-n_valid], X_val=images[-n_valid:])
 
 
 def was_interrupted(transformer) -> bool:

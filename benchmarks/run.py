@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from joblib import Parallel, delayed, effective_n_jobs
 
-from benchmarks.methods import METHODS, probe, train, was_interrupted
+from benchmarks.methods import METHODS, probe, train, train_as_paper, was_interrupted
 from benchmarks.probes import HIDDEN_LAYERS, TASKS, VALIDATION_FRACTION, measure
 from benchmarks.records import describe_machine, fingerprint, write_record
 from benchmarks.roles import BUDGETS, Budget, Roles, budget_name, load_roles
@@ -113,9 +113,7 @@ class Cell(NamedTuple):
         if method.supervised:
             training = train(transformer, *roles.labelled)
         elif self.preset == "paper":
-            n_valid = max(1, round(VALIDATION_FRACTION * len(roles.unlabelled)))
-            images, valid_images = roles.unlabelled[:-n_valid], roles.unlabelled[-n_valid:]
-            training = train(transformer, images, X_val=valid_images)
+            training = train_as_paper(transformer, roles.unlabelled)
         else:
             training = train(transformer, roles.unlabelled)
         if was_interrupted(transformer):

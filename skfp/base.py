@@ -40,6 +40,7 @@ from skfp.training import (
     Settings,
     TrainingSet,
     continue_coders,
+    finished_epochs,
     fit_coders,
 )
 
@@ -251,7 +252,7 @@ class BaseImageEncoder(
 
         self._keep(autoencoder, loss)
         self._moments: dict[int, dict[str, torch.Tensor]] = {}
-        finished = [row for row in net.history if "valid_loss" in row]
+        finished = finished_epochs(net)
         if not finished:
             raise KeyboardInterrupt("Interrupted before the first epoch was over.")
         if len(finished) < len(net.history):
@@ -267,15 +268,7 @@ class BaseImageEncoder(
             raise ValueError(
                 f"Training diverged: no epoch has a finite validation loss. Lower lr={self.lr}."
             )
-        self.history_ = [
-            {
-                "epoch": row["epoch"],
-                "train_loss": row["train_loss"],
-                "valid_loss": row["valid_loss"],
-                "seconds": row["dur"],
-            }
-            for row in finished
-        ]
+        self.history_ = finished
         best = min(sound, key=lambda row: row["valid_loss"])
         self.best_epoch_ = best["epoch"]
         self.validation_loss_ = best["valid_loss"]

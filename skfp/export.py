@@ -10,14 +10,14 @@ import torch
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
-from skfp.coders import fold_batch_norm
+from skfp import coders
 from skfp.preprocessing import Reader
 
 
 class ExportMixin:
     """The encoder with its preprocessing, in other forms."""
 
-    def to_torch(self, *, fold_batch_norm: bool = False) -> nn.Sequential:
+    def to_torch(self: Any, *, fold_batch_norm: bool = False) -> nn.Sequential:
         """Make a torch module that embeds images as `transform` does.
 
         Parameters
@@ -49,10 +49,8 @@ class ExportMixin:
         torch.Size([20, 2])
         """
         check_is_fitted(self)
-        return self._to_torch(folded=fold_batch_norm)
-
-    def _to_torch(self: Any, *, folded: bool) -> nn.Sequential:
-        encoder = fold_batch_norm(self.encoder_) if folded else copy.deepcopy(self.encoder_)
+        copied = coders.fold_batch_norm if fold_batch_norm else copy.deepcopy
+        encoder = copied(self.encoder_)
         return nn.Sequential(Reader(self._format), *self._make_embedder(encoder)).eval()
 
     def to_onnx(self, path: str | os.PathLike[str]) -> None:
@@ -80,7 +78,7 @@ class ExportMixin:
             raise ImportError(
                 "to_onnx needs onnx and onnxscript: pip install 'skfp[onnx]'."
             ) from error
-        module = self._to_torch(folded=True)
+        module = self.to_torch(fold_batch_norm=True)
         format = self._format  # type: ignore[attr-defined]
         dtype = torch.uint8 if format.low is None else torch.float32
         # Two images: a batch of one would be taken for a constant.

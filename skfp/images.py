@@ -152,7 +152,8 @@ class Images:
 
     def fingerprint(self) -> str:
         """SHA-256 of the images and of how they are read."""
-        return f"{fingerprint(np.asarray(self.array))} {self.format}"
+        array = self.array.cpu() if isinstance(self.array, torch.Tensor) else self.array
+        return f"{fingerprint(np.asarray(array))} {self.format}"
 
     def read(self, indices: Sequence[int] | np.ndarray | slice) -> torch.Tensor:
         """Read some images as uint8, or as float32 on the unit scale.
@@ -206,8 +207,8 @@ def as_array(X: Any) -> np.ndarray | torch.Tensor:
         return _check_tensor(X.detach())
     if isinstance(X, str | os.PathLike):
         raise ValueError(f"X is {os.fspath(X)!r}, not images. {_LOAD} Expected: {_LAYOUTS}.")
-    if hasattr(X, "to_numpy") and X.to_numpy().dtype.kind in "OU":
-        X = X.to_numpy()
+    if hasattr(X, "to_numpy") and (values := X.to_numpy()).dtype.kind in "OU":
+        X = values
     if isinstance(X, np.ndarray) and X.dtype == object and X.size == len(X):
         X = X.ravel().tolist()  # a column of images, or of what should be
     if isinstance(X, list | tuple):

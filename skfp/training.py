@@ -296,8 +296,8 @@ def _make_net(
         batch_size=settings.batch_size,
         iterator_train__shuffle=True,
         iterator_train__generator=torch.Generator().manual_seed(settings.seed),
-        iterator_train__collate_fn=_whole_batch,
-        iterator_valid__collate_fn=_whole_batch,
+        iterator_train__collate_fn=whole_batch,
+        iterator_valid__collate_fn=whole_batch,
         # Our own run_single_epoch records the losses, and EpochLines prints them.
         callbacks__train_loss=None,
         callbacks__valid_loss=None,
@@ -309,6 +309,31 @@ def _make_net(
     )
 
 
-def _whole_batch(batch: Any) -> Any:
+def finished_epochs(net: NeuralNet) -> list[dict[str, Any]]:
+    """List the epochs that were trained and validated to their end.
+
+    Parameters
+    ----------
+    net : NeuralNet
+        After training.
+
+    Returns
+    -------
+    epochs : list of dict
+        With the keys "epoch", "train_loss", "valid_loss" and "seconds".
+    """
+    return [
+        {
+            "epoch": row["epoch"],
+            "train_loss": row["train_loss"],
+            "valid_loss": row["valid_loss"],
+            "seconds": row["dur"],
+        }
+        for row in net.history
+        if "valid_loss" in row
+    ]
+
+
+def whole_batch(batch: Any) -> Any:
     """Take what `TrainingSet.__getitems__` gives as the batch it already is."""
     return batch
