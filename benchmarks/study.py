@@ -317,6 +317,7 @@ def readme_block(root: Path, folder: Path) -> str:
     """
     records = read_records(root / folder)
     settings, machine = common_settings(records), records[0]["machine"]
+    cores = " or ".join(map(str, sorted({record["machine"]["cores"] for record in records})))
     # Augmented variants count every view of an image.
     n_images = min(record["training"]["n_images"] for record in records)
     text = (
@@ -325,7 +326,7 @@ def readme_block(root: Path, folder: Path) -> str:
         f"{settings['max_epochs']} epochs; probes learned from {records[0]['probe']['n_images']:,} "
         f"frames of {settings['labelled_rollouts']} rollouts and were tested on "
         f"{records[0]['n_test_images']:,} of {settings['test_rollouts']}; mean and standard "
-        f"deviation over seeds; {machine['cores']} cores of {machine['cpu']}."
+        f"deviation over seeds; {cores} cores of {machine['cpu']}."
     )
     return f"{table(records)}\n\n{text}"
 
