@@ -194,7 +194,7 @@ def as_array(X: Any) -> np.ndarray | torch.Tensor | Source:
         raise ValueError(f"X is {os.fspath(X)!r}, not images. {_LOAD} Expected: {_LAYOUTS}.")
     if hasattr(X, "to_numpy") and (values := X.to_numpy()).dtype.kind in "OU":
         X = values
-    if isinstance(X, np.ndarray) and X.dtype == object and X.size == len(X):
+    if isinstance(X, np.ndarray) and X.dtype == object and X.ndim and X.size == len(X):
         X = X.ravel().tolist()  # a column of images, or of what should be
     if isinstance(X, list | tuple):
         X = _stack(X)
@@ -204,7 +204,11 @@ def as_array(X: Any) -> np.ndarray | torch.Tensor | Source:
         _check_dtype(X.dtype)
     if not hasattr(X, "__array__") and np.ndim(X) == 0:
         raise ValueError(f"X is a {type(X).__name__}. Expected 2D array or images: {_LAYOUTS}.")
-    array = check_array(X, allow_nd=True, dtype="numeric", ensure_all_finite=False)
+    try:
+        array = check_array(X, allow_nd=True, dtype="numeric", ensure_all_finite=False)
+    except (OverflowError, TypeError, ValueError) as error:
+        refusal = TypeError if isinstance(error, TypeError) else ValueError
+        raise refusal(f"X is no array of numbers: {error}\nExpected images: {_LAYOUTS}.") from error
     _check_dtype(array.dtype)
     if array.ndim > 4:
         raise ValueError(f"X has {array.ndim} dimensions. Expected images: {_LAYOUTS}.")
@@ -220,7 +224,12 @@ def _stack(items: Sequence[Any]) -> Any:
             f"images: {_LAYOUTS}."
         )
     if not isinstance(first, np.ndarray | torch.Tensor | Image.Image):
-        return np.asarray(items)
+        try:
+            return np.asarray(items)
+        except ValueError as error:
+            raise ValueError(
+                f"X is a list that is no array: {error} Expected images: {_LAYOUTS}."
+            ) from error
     if not isinstance(first, torch.Tensor):
         items = [np.asarray(in_known_mode(item)) for item in items]
     for row, item in enumerate(items):

@@ -20,11 +20,10 @@ from scipy.sparse import issparse
 from sklearn.utils import gen_batches
 from torch.utils.data import Dataset, IterableDataset
 
-# What is read at a time where all rows are needed, and what of a mapped file may be resident.
+# What is read at a time where all rows are needed.
 PART_BYTES = 2**24
-MOST_RESIDENT_BYTES = 2**26
-# Linux maps 16 pages around the one that is asked for.
-_LEAST_RESIDENT_BYTES = 2**16
+# Linux may map 2 MiB of a file for each row that is read: so many rows make 64 MiB.
+_MAPPED_ROWS = 32
 
 # Modes of PIL images whose values are no brightness, or packed otherwise, and what they become.
 _PIL_MODES = {
@@ -101,11 +100,14 @@ class StoredArray(Source):
     def __init__(self, array: np.ndarray) -> None:
         super().__init__(array.shape, array.dtype)
         self._array = array
-        self._pages = Pages(array)
 
     def _read(self, rows: np.ndarray) -> np.ndarray:
-        read = self._array[rows]
-        self._pages.touch(len(rows))
+        if _mapping(self._array) is None:
+            return self._array[rows]
+        read = np.empty((len(rows), *self.shape[1:]), self._array.dtype)
+        for part in gen_batches(len(rows), _MAPPED_ROWS):
+            read[part] = self._array[rows[part]]
+            give_back_pages(self._array)
         return read
 
 
@@ -212,32 +214,20 @@ class DatasetImages(Source):
         )
 
 
-class Pages:
-    """Pages of a mapped file, given back to the system before they add up.
+def give_back_pages(array: Any) -> None:
+    """Take the pages of a mapped file out of this process's memory; the file keeps what they hold.
 
-    What a process has read of a mapped file, or written to it, counts as its memory as long as it
-    stays mapped, however large the file is.
+    What a process has read of a mapped file, or written to it, else counts as its memory as long as
+    it stays mapped.
 
     Parameters
     ----------
     array : object
-        Whatever else than an array in a file that others could map too is left alone.
+        Anything but an array in a mapped file is left as it is.
     """
-
-    def __init__(self, array: Any) -> None:
-        self._mapping = _mapping(array)
-        if self._mapping is not None:
-            self._row_bytes = max(row_bytes(array), _LEAST_RESIDENT_BYTES)
-            self._resident_bytes = 0
-
-    def touch(self, n_rows: int) -> None:
-        """Count rows that were read or written, and give all pages back once there are many."""
-        if self._mapping is None:
-            return
-        self._resident_bytes += n_rows * self._row_bytes
-        if self._resident_bytes > MOST_RESIDENT_BYTES:
-            self._mapping.madvise(mmap.MADV_DONTNEED)
-            self._resident_bytes = 0
+    mapping = _mapping(array)
+    if mapping is not None:
+        mapping.madvise(mmap.MADV_DONTNEED)
 
 
 def _mapping(array: Any) -> mmap.mmap | None:
@@ -281,13 +271,8 @@ def _reads_rows(X: Any) -> bool:
 
 
 def _computable(dtype: np.dtype) -> np.dtype:
-    if dtype.kind == "b":
-        return np.dtype(np.uint8)
-    if dtype == np.float16:
-        return np.dtype(np.float32)
-    if dtype == np.longdouble:
-        return np.dtype(np.float64)
-    return dtype.newbyteorder("=")
+    types = {np.bool_: np.uint8, np.float16: np.float32, np.longdouble: np.float64}
+    return np.dtype(types.get(dtype.type, dtype)).newbyteorder("=")
 
 
 def row_bytes(array: Any) -> int:
@@ -334,7 +319,9 @@ def as_tensor(rows: np.ndarray | torch.Tensor) -> torch.Tensor:
     if isinstance(rows, torch.Tensor):
         return rows
     # torch shares memory with arrays that it may write to, and warns of the others.
-    return torch.from_numpy(np.require(rows, requirements=["C", "W"]))
+    rows = np.require(rows, requirements=["C", "W"])
+    # To NumPy, an axis of length one is in order whatever its stride; torch takes none below 0.
+    return torch.from_numpy(rows.copy() if min(rows.strides, default=0) < 0 else rows)
 
 
 def to_device(array: Any, device: torch.device) -> torch.Tensor:

@@ -23,7 +23,7 @@ from torch import nn
 from skfp.cache import Cache, fingerprint
 from skfp.heap import keep_freed_memory
 from skfp.images import Images
-from skfp.sources import Pages, as_source, to_device
+from skfp.sources import as_source, give_back_pages, to_device
 
 BATCH_SIZE = 256
 MAX_BYTES_IN_MEMORY = 2**28
@@ -231,11 +231,10 @@ def compute(
         rows = np.empty(shape, dtype=np.float32)
     else:
         rows = _array_on_disk(shape)
-    pages = Pages(rows)
     with torch.inference_mode():
         for batch in gen_batches(len(source), BATCH_SIZE):
             rows[batch] = function(source.read(batch)).cpu().numpy()
-            pages.touch(batch.stop - batch.start)
+            give_back_pages(rows)
     return rows
 
 

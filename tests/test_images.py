@@ -288,6 +288,13 @@ class TestTiling:
         assert encoder.inverse_transform(embedding).shape == X.shape
 
 
+def test_an_axis_of_length_one_may_run_backwards(rgb):
+    grey = rgb[..., :1]
+    expected = images_of(grey).read(slice(2, 5))
+
+    np.testing.assert_array_equal(images_of(grey.copy()[..., ::-1]).read(slice(2, 5)), expected)
+
+
 class TestFormat:
     @pytest.mark.parametrize(
         ("shape", "size", "channels"),

@@ -248,8 +248,7 @@ class TestReading:
 
         np.testing.assert_array_equal(held.numpy(), images)
 
-    def test_private_pages_are_kept(self, images, fitted, monkeypatch, tmp_path):
-        monkeypatch.setattr(skfp.sources, "MOST_RESIDENT_BYTES", 0)
+    def test_private_pages_are_kept(self, images, fitted, tmp_path):
         changed = memory_map(np.zeros_like(images), tmp_path, mode="c")
         changed[:] = images
 
@@ -341,12 +340,6 @@ class TestOut:
         assert embedding is out
         out.flush()
         np.testing.assert_array_equal(np.load(tmp_path / "embedding.npy"), fitted.transform(images))
-
-    def test_written_pages_are_given_back_whole(self, images, fitted, tmp_path, monkeypatch):
-        monkeypatch.setattr(skfp.sources, "MOST_RESIDENT_BYTES", 0)
-        out = np.memmap(tmp_path / "e", np.float32, "w+", shape=(N_IMAGES, 2))
-
-        np.testing.assert_array_equal(fitted.transform(images, out=out), fitted.transform(images))
 
     @pytest.mark.parametrize(
         "make",
