@@ -21,7 +21,8 @@ def main() -> int:
     if known:
         print(f"pip-audit: {len(vulnerable)} of {len(known)} packages are known to be vulnerable.")
     else:
-        reason = (asked.stderr.strip().splitlines() or ["no answer"])[0]
+        unknown = f"it knows none of {len(packages)} packages"
+        reason = unknown if packages else (asked.stderr.strip().splitlines() or ["no answer"])[-1]
         print(f"pip-audit: nothing was looked up, its service does not answer here ({reason}).")
     return 1 if vulnerable else 0
 

@@ -4,12 +4,17 @@ joblib.Memory, behind the estimators' `memory`, is the documented exception: it 
 """
 
 import ast
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 import skfp
 
+AUDIT = Path(__file__).parents[1] / ".ci" / "audit.py"
 PACKAGE = Path(skfp.__file__).parent
 CODE_IN_DATA = {"pickle", "cPickle", "_pickle", "cloudpickle", "dill", "marshal", "shelve", "yaml"}
 RUNS_CODE = {"eval", "exec", "compile", "__import__"}
@@ -95,3 +100,37 @@ def test_the_package_runs_no_code_from_files(path):
 )
 def test_dangers_are_seen(source):
     assert dangers(source)
+
+
+SOUND = {"name": "sound", "version": "1.0", "vulns": []}
+BROKEN = {"name": "broken", "version": "2.0", "vulns": [{"id": "CVE-1"}, {"id": "CVE-2"}]}
+UNKNOWN = {"name": "unknown", "skip_reason": "not found"}
+
+
+@pytest.mark.parametrize(
+    ("answer", "status", "words"),
+    [
+        ([SOUND, UNKNOWN], 0, ["pip-audit: 0 of 1 packages"]),
+        ([SOUND, BROKEN], 1, ["broken 2.0 is vulnerable: CVE-1, CVE-2", "1 of 2 packages"]),
+        ([UNKNOWN], 0, ["nothing was looked up", "none of 1 packages"]),
+        (None, 0, ["nothing was looked up", "no route"]),
+    ],
+    ids=["sound", "vulnerable", "unknown", "no answer"],
+)
+def test_audit_fails_for_vulnerabilities_alone(tmp_path, answer, status, words):
+    """A stand-in says what pip-audit would, as its service cannot be made to."""
+    stand_in = "import sys; sys.exit('no route')"
+    if answer is not None:
+        stand_in = f"print({json.dumps({'dependencies': answer})!r})"
+    (tmp_path / "pip_audit.py").write_text(stand_in)
+
+    audited = subprocess.run(
+        [sys.executable, AUDIT],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+
+    assert audited.returncode == status
+    assert all(word in audited.stdout for word in words)
+    assert len(audited.stdout.splitlines()) == (2 if status else 1)
