@@ -13,7 +13,7 @@ COMMANDS = {
     "run": "the paper's comparison, cell by cell; a killed run goes on (minutes to days)",
     "convergence": "validation loss by epoch until it no longer falls (hours)",
     "report": "the paper's tables and figures, made of the records of `run` (seconds)",
-    "memory": "peak memory of fitting on 105,000 images",
+    "memory": "peak memory of fitting and embedding, in memory or beyond it (minutes)",
     "study": "targets, batch size, schedule and augmentation against training seconds (an hour)",
     "speed": "images per second of training and embedding against textbook loops (minutes)",
     "readme": "fill the README's tables from the committed result files",
