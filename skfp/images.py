@@ -20,7 +20,7 @@ from PIL import Image
 from sklearn.utils import check_array
 
 from skfp.cache import fingerprint
-from skfp.sources import Source, as_source, as_tensor, in_known_mode, in_parts, to_device
+from skfp.sources import Rows, Source, as_source, as_tensor, in_known_mode, in_parts, to_device
 
 MIN_SIDE = 16
 # Images that span less of the range in fit have probably been scaled otherwise.
@@ -165,7 +165,7 @@ class Images:
         return Images(to_device(self.array, device), self.format)
 
 
-def as_array(X: Any) -> np.ndarray | torch.Tensor | Source:
+def as_array(X: Any) -> Rows:
     """Refuse what holds no images, and return the rest as an array or tensor of numbers.
 
     Parameters
@@ -277,9 +277,7 @@ def _check_tensor(tensor: torch.Tensor) -> torch.Tensor:
     return tensor
 
 
-def check_images(
-    array: np.ndarray | torch.Tensor | Source, image_shape: Sequence[int] | None = None
-) -> Images:
+def check_images(array: Rows, image_shape: Sequence[int] | None = None) -> Images:
     """Check images to fit on, and learn their format.
 
     Parameters
@@ -312,7 +310,7 @@ def check_images(
     return Images(array, ImageFormat(tuple(array.shape[1:]), layout, image_shape, low, high))
 
 
-def check_images_like(array: np.ndarray | torch.Tensor | Source, format: ImageFormat) -> Images:
+def check_images_like(array: Rows, format: ImageFormat) -> Images:
     """Check images against the format that fit has seen.
 
     Parameters
@@ -437,12 +435,12 @@ def _layout_of_rows(
     return _layout_of_images(shape), shape
 
 
-def _is_uint8(array: np.ndarray | torch.Tensor | Source) -> bool:
+def _is_uint8(array: Rows) -> bool:
     return array.dtype == (torch.uint8 if isinstance(array, torch.Tensor) else np.uint8)
 
 
 def _check_range(
-    array: np.ndarray | torch.Tensor | Source, least: float, greatest: float, seen: str, advice: str
+    array: Rows, least: float, greatest: float, seen: str, advice: str
 ) -> tuple[float, float]:
     """Find the values that images span, and refuse those that are far from what fit has seen."""
     low, high = _span(array)
@@ -454,7 +452,7 @@ def _check_range(
     return low, high
 
 
-def _value_range(array: np.ndarray | torch.Tensor | Source) -> tuple[float | None, float | None]:
+def _value_range(array: Rows) -> tuple[float | None, float | None]:
     """The values that stand for 0 and 1."""
     if _is_uint8(array):
         return None, None
@@ -469,7 +467,7 @@ def _value_range(array: np.ndarray | torch.Tensor | Source) -> tuple[float | Non
     return low, high
 
 
-def _span(array: np.ndarray | torch.Tensor | Source) -> tuple[float, float]:
+def _span(array: Rows) -> tuple[float, float]:
     """Least and greatest value, found in one pass that also refuses NaN and infinity."""
     low, high = math.inf, -math.inf
     for rows in in_parts(array):

@@ -214,6 +214,9 @@ class DatasetImages(Source):
         )
 
 
+Rows = np.ndarray | torch.Tensor | Source
+
+
 def give_back_pages(array: Any) -> None:
     """Take the pages of a mapped file out of this process's memory; the file keeps what they hold.
 
@@ -275,22 +278,7 @@ def _computable(dtype: np.dtype) -> np.dtype:
     return np.dtype(types.get(dtype.type, dtype)).newbyteorder("=")
 
 
-def row_bytes(array: Any) -> int:
-    """Bytes that one row takes.
-
-    Parameters
-    ----------
-    array : ndarray, Tensor or Source
-        With at least one axis.
-
-    Returns
-    -------
-    n_bytes : int
-    """
-    return math.prod(array.shape[1:]) * array.dtype.itemsize
-
-
-def in_parts(array: Any) -> Iterator[slice]:
+def in_parts(array: Rows) -> Iterator[slice]:
     """Cut rows into parts that fit into memory.
 
     Parameters
@@ -302,7 +290,8 @@ def in_parts(array: Any) -> Iterator[slice]:
     rows : slice
         The next rows, of 16 MiB or less, or a single one.
     """
-    yield from gen_batches(len(array), max(PART_BYTES // max(row_bytes(array), 1), 1))
+    row_bytes = math.prod(array.shape[1:]) * array.dtype.itemsize
+    yield from gen_batches(len(array), max(PART_BYTES // max(row_bytes, 1), 1))
 
 
 def as_tensor(rows: np.ndarray | torch.Tensor) -> torch.Tensor:
@@ -320,11 +309,13 @@ def as_tensor(rows: np.ndarray | torch.Tensor) -> torch.Tensor:
         return rows
     # torch shares memory with arrays that it may write to, and warns of the others.
     rows = np.require(rows, requirements=["C", "W"])
+    # C has several names for a type of one size, of which torch knows one.
+    rows = rows.view(rows.dtype.str)
     # To NumPy, an axis of length one is in order whatever its stride; torch takes none below 0.
     return torch.from_numpy(rows.copy() if min(rows.strides, default=0) < 0 else rows)
 
 
-def to_device(array: Any, device: torch.device) -> torch.Tensor:
+def to_device(array: Rows, device: torch.device) -> torch.Tensor:
     """Hold all rows on a device.
 
     Parameters
