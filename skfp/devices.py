@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import torch
 from torch import nn
 
@@ -51,7 +53,7 @@ def choose_device(device: str | torch.device) -> torch.device:
 
 
 class OnDevice(nn.Module):
-    """Move a batch to a device before a module sees it.
+    """Move a batch to a device before a module sees it, in halves where it has no room for all.
 
     Parameters
     ----------
@@ -67,4 +69,17 @@ class OnDevice(nn.Module):
 
     def forward(self, batch: torch.Tensor) -> torch.Tensor:
         """Move the batch and pass it to the module."""
-        return self.module(batch.to(self.device, non_blocking=True))
+        try:
+            return self.module(batch.to(self.device, non_blocking=True))
+        except torch.OutOfMemoryError:
+            if len(batch) < 2:
+                raise
+        # Past the handler, which would keep the tensors of the failed pass alive.
+        torch.cuda.empty_cache()
+        warnings.warn(
+            f"The device is out of memory for {len(batch)} images at a time: they pass through in "
+            "halves.",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        return torch.cat([self(half) for half in batch.tensor_split(2)])

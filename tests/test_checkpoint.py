@@ -286,6 +286,24 @@ class TestOutOfMemory:
             )
         np.testing.assert_allclose(losses(parts), losses(whole), rtol=1e-4)
 
+    def test_embedding_passes_through_in_halves(self, frames):
+        few = 5
+
+        class Network(nn.AvgPool2d):
+            """Runs out of memory for more than a few images."""
+
+            def forward(self, images):
+                if len(images) > few:
+                    raise torch.OutOfMemoryError("simulated")
+                return super().forward(images)
+
+        parameters = {"z": 3, "max_epochs": 1, "encoder": "features", "random_state": 0}
+        whole = PixelAutoencoder(loss_network=nn.AvgPool2d(8), **parameters).fit(frames)
+        with pytest.warns(RuntimeWarning, match="out of memory for 16 images at a time"):
+            halves = PixelAutoencoder(loss_network=Network(8), **parameters).fit(frames)
+        with pytest.warns(RuntimeWarning, match="in halves"):
+            np.testing.assert_array_equal(halves.transform(frames), whole.transform(frames))
+
     def test_one_image_that_does_not_fit_is_an_error(self, frames):
         encoder = PixelAutoencoder(z=3, max_epochs=1, callbacks=[self.SmallDevice(0)])
         with (
