@@ -15,6 +15,8 @@ COMMANDS = {
     "report": "the paper's tables and figures, made of the records of `run` (seconds)",
     "memory": "peak memory of fitting on 105,000 images",
     "study": "targets, batch size, schedule and augmentation against training seconds (an hour)",
+    "loss_networks": "encoders trained on several loss networks, and these frozen (hours)",
+    "encoders": "arithmetic and speed of the image encoders (seconds)",
     "speed": "images per second of training and embedding against textbook loops (minutes)",
     "readme": "fill the README's tables from the committed result files",
 }

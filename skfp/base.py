@@ -7,7 +7,7 @@ import math
 import os
 import warnings
 from abc import ABCMeta, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from numbers import Integral, Real
 from typing import Any, ClassVar, NamedTuple, Self
@@ -27,14 +27,21 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import nn
 
 from skfp.cache import Cache
-from skfp.coders import Encoder, FeatureEncoder, ImageEncoder, fold_batch_norm
+from skfp.coders import (
+    IMAGE_ENCODERS,
+    Encoder,
+    FeatureEncoder,
+    ImageEncoder,
+    OwnEncoder,
+    fold_batch_norm,
+)
 from skfp.devices import OnDevice, choose_device
 from skfp.export import ExportMixin
 from skfp.images import ImageFormat, Images, as_array, check_images, check_images_like
-from skfp.loss_network import LossNetwork, load_loss_network
+from skfp.loss_network import FrozenNetwork, LossNetwork, describe, load_loss_network
 from skfp.preprocessing import Canvas
 from skfp.saving import SavingMixin
-from skfp.targets import BATCH_SIZE, Components, View, compute
+from skfp.targets import BATCH_SIZE, Components, View, compute, look
 from skfp.training import (
     Autoencoder,
     Settings,
@@ -68,8 +75,8 @@ class BaseImageEncoder(
 
     _parameter_constraints: ClassVar[dict[str, list]] = {
         "z": [Interval(Integral, 1, None, closed="left")],
-        "encoder": [StrOptions({"image", "features"})],
-        "loss_network": [str, os.PathLike, nn.Module],
+        "encoder": [StrOptions({"features", *IMAGE_ENCODERS}), callable],
+        "loss_network": [str, os.PathLike, callable, LossNetwork, list, tuple],
         "image_shape": [tuple, list, None],
         "max_epochs": [Interval(Integral, 1, None, closed="left")],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
@@ -98,7 +105,7 @@ class BaseImageEncoder(
 
     encoder_: Encoder
     decoder_: nn.Module
-    loss_network_: LossNetwork | None
+    loss_network_: FrozenNetwork | None
     _format: ImageFormat
     _target: nn.Module | None
     _variance_head: nn.Linear | None
@@ -107,7 +114,7 @@ class BaseImageEncoder(
         self,
         z: int = 128,
         *,
-        encoder: str = "image",
+        encoder: str | Callable = "image",
         loss_network: Any = "alexnet",
         image_shape: Sequence[int] | None = None,
         max_epochs: int = 50,
@@ -431,8 +438,8 @@ class BaseImageEncoder(
         shape = self.loss_network_.maps_shape(self._canvas.canvas_size)
         if len(shape) != 3:
             raise ValueError(
-                f"The loss network gives features of shape {shape}. Expected feature maps "
-                "(channels, rows, columns), which have a place in the image."
+                f"The loss network gives features of shape {shape}. Expected the feature maps of "
+                "one network, (channels, rows, columns), which have a place in the image."
             )
         maps = [
             (self._decoded_features(decoded) - features).square().unflatten(1, shape).mean(dim=1)
@@ -458,8 +465,10 @@ class BaseImageEncoder(
     def _canvas(self) -> Canvas:
         return Canvas(self._format.size)
 
-    def _load_loss_network(self) -> LossNetwork | None:
-        return load_loss_network(self.loss_network)
+    def _load_loss_network(self) -> FrozenNetwork | None:
+        # Kept apart from the parameter, which may be set anew after this fit.
+        self._loss_network = describe(self.loss_network)
+        return load_loss_network(self._loss_network)
 
     @property
     def _takes_features(self) -> bool:
@@ -524,13 +533,7 @@ class BaseImageEncoder(
         """What the loss network sees in images, or what it saw where the encoder takes that."""
         if self.loss_network_ is None:
             return View(images, self._canvas, 0, Cache(None))
-        key = () if memory is None else (images.fingerprint(), self.loss_network_.fingerprint())
-        view = View(
-            images,
-            OnDevice(nn.Sequential(self._canvas, self.loss_network_), device),
-            self.loss_network_.n_features(self._canvas.canvas_size),
-            Cache(memory, *key),
-        )
+        view = look(images, self._canvas, self.loss_network_, device, memory)
         if self.encoder == "features":
             return View(view.features(), nn.Identity(), view.n_features, view.cache)
         return view
@@ -538,7 +541,9 @@ class BaseImageEncoder(
     def _make_encoder(self, n_features: int) -> Encoder:
         if self.encoder == "features":
             return FeatureEncoder(n_features, self.z)
-        return ImageEncoder(self._canvas.canvas_size, self.z)
+        if callable(self.encoder):
+            return OwnEncoder(self.encoder, self._canvas.canvas_size, self.z)
+        return ImageEncoder(self._canvas.canvas_size, self.z, IMAGE_ENCODERS[self.encoder])
 
     def _training_set(
         self, images: Images, view: View, rows: np.ndarray | None = None
