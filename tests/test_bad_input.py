@@ -364,7 +364,7 @@ class TestParameters:
         with pytest.raises(ValueError, match=r"[Uu]nknown loss_network 'alexnett'.*'alexnet'"):
             quick(loss_network="alexnett", encoder="features").fit(X)
 
-    @pytest.mark.parametrize("loss_network", [3, None, ["alexnet"]], ids=str)
+    @pytest.mark.parametrize("loss_network", [3, None, ["alexnet", 3]], ids=str)
     def test_loss_network_of_wrong_type(self, quick, X, loss_network):
         with pytest.raises((ValueError, TypeError), match=r"loss_network.*must be"):
             quick(loss_network=loss_network).fit(X)
