@@ -15,7 +15,9 @@ BATCH, REPEATS, SIDE = 256, 7, 64
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/encoders/encoders.json"))
+    parser.add_argument(
+        "--out", type=Path, default=Path("benchmarks/results/encoders/encoders.json")
+    )
     parser.add_argument("--z", type=int, default=64, help="size of the embedding")
 
 

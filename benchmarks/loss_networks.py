@@ -41,6 +41,8 @@ TRAINING = {
     "lr_schedule": "one-cycle",
     "validation_fraction": 0.2,
 }
+# Earlier layers of VGG16 have too many places: pooled, all have 8 by 8 as the fourth has.
+GRID = {"vgg16": 8}
 N_TIMED, REPEATS = 128, 3
 
 
@@ -66,7 +68,9 @@ class Row(NamedTuple):
         return [
             LossNetwork(name, layer=layer)
             if (name, layer) in (("alexnet", "features.1"), ("alexnet", "features.4"))
-            else LossNetwork(name, layer=layer, weights=str(fetch_weights(name)))
+            else LossNetwork(
+                name, layer=layer, weights=str(fetch_weights(name)), pool=GRID.get(name, "flatten")
+            )
             for name, layer in self.parts
         ]
 
@@ -162,7 +166,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--datasets", nargs="+", choices=DATASETS, default=list(DATASETS))
     add("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
     add("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    add("--epochs", type=int, nargs="+", default=[3, 10], help="budgets of training")
+    add("--epochs", type=int, nargs="+", default=[3, 12], help="budgets of training")
     add("--z", type=int, default=64)
     add("--images", type=int, nargs=3, default=[10_000, 4_000, 2_000])
     add("--memory", type=Path, default=Path("out/loss_networks"), help="where features are kept")

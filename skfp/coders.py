@@ -62,9 +62,7 @@ class ImageEncoder(Encoder):
     CHANNELS = (32, 64, 128, 256)
     KERNEL = 4
 
-    def __init__(
-        self, size: tuple[int, int], z: int, channels: Sequence[int] = CHANNELS
-    ) -> None:
+    def __init__(self, size: tuple[int, int], z: int, channels: Sequence[int] = CHANNELS) -> None:
         layers: list[nn.Module] = []
         for n_in, n_out in itertools.pairwise((3, *channels)):
             layers += [nn.Conv2d(n_in, n_out, self.KERNEL, stride=2)]

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
+import torch
 from sklearn.base import BaseEstimator
 from sklearn.utils._param_validation import Interval, StrOptions
 from torch import nn
@@ -153,9 +154,7 @@ class LossNetwork(BaseEstimator):
         mean: tuple[float, ...] | None = None
         std: tuple[float, ...] | None = None
         if isinstance(self.network, str):
-            layers, mean, std = make_pretrained(
-                self.network, self.layer, self.weights, empty=empty
-            )
+            layers, mean, std = make_pretrained(self.network, self.layer, self.weights, empty=empty)
         elif isinstance(self.network, type):
             raise TypeError(
                 f"network is the class {self.network.__name__}. Pass an instance of it."
@@ -175,7 +174,9 @@ class LossNetwork(BaseEstimator):
         if self.resize is not None:
             before.append(Resize(self.resize))
         if self.preprocess is not None and mean is not None and std is not None:
-            before.append(Normalise(mean, std))
+            # Beside the weights, which may be on the meta device.
+            device = next((p.device for layer in layers for p in layer.parameters()), "cpu")
+            before.append(Normalise(mean, std).to(device))
         after: list[nn.Module] = []
         if self.squash == "sigmoid" or (self.squash == "auto" and isinstance(self.network, str)):
             after.append(nn.Sigmoid())

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from typing import Self
 
 import torch
-from joblib.externals import cloudpickle
 from sklearn.utils import gen_batches
 from torch import Tensor, nn
 
@@ -148,8 +147,8 @@ class FrozenNetwork(nn.Module):
         -------
         fingerprint : str of 64 hexadecimal digits
             The SHA-256 of the layers, their settings and their weights, whatever the device, the
-            memory layout or the name. The code of a user's own module or function is not looked
-            into where it can be imported by its name: only that name.
+            memory layout or the name. The code of a user's own module is not looked into: only the
+            name of its class.
         """
         digest = hashlib.sha256()
         for part in self._parts():
@@ -167,7 +166,7 @@ class FrozenNetwork(nn.Module):
             }
             yield f"{path} {kind} {settings}".encode()
             if isinstance(layer, Function):
-                yield cloudpickle.dumps(layer.function)
+                yield layer.identity()
         for tensors in (self.network.named_parameters(), self.network.named_buffers()):
             for path, tensor in tensors:
                 yield f"{path} {tensor.dtype} {tuple(tensor.shape)}".encode()

@@ -186,7 +186,7 @@ def _cut(model: nn.Module, layer: str | None, name: str) -> fx.GraphModule:
 
 
 def _beginnings(parts: list[str]) -> Iterable[list[str]]:
-    return itertools.accumulate(([part] for part in parts))
+    return itertools.accumulate([part] for part in parts)
 
 
 def _did_you_mean(name: str, known: Iterable[str]) -> str:

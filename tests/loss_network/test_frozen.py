@@ -3,7 +3,6 @@
 import copy
 import hashlib
 import json
-import os
 import pickle
 import shutil
 from pathlib import Path
@@ -18,7 +17,7 @@ from torch import nn
 
 import skfp
 from benchmarks import imagenet_weights
-from skfp.loss_network import FrozenNetwork, LossNetwork, check_features, load_loss_network
+from skfp.loss_network import FrozenNetwork, load_loss_network
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "alexnet_relu2.json").read_text())
 EMBEDDED = Path(skfp.__file__).parent / "weights" / "alexnet_relu2.safetensors"
@@ -234,7 +233,9 @@ class TestErrors:
             load_loss_network("alexnt")
 
     def test_unknown_name_with_no_near_one(self):
-        with pytest.raises(ValueError, match=r"Unknown loss_network 'zzz'\. Expected .*loss_networks"):
+        with pytest.raises(
+            ValueError, match=r"Unknown loss_network 'zzz'\. Expected .*loss_networks"
+        ):
             load_loss_network("zzz")
 
     @pytest.mark.parametrize("value", [None, 3, nn.Conv2d])
