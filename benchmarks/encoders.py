@@ -15,10 +15,9 @@ BATCH, REPEATS, SIDE = 256, 7, 64
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
-    parser.add_argument(
-        "--out", type=Path, default=Path("benchmarks/results/encoders/encoders.json")
-    )
-    parser.add_argument("--z", type=int, default=64, help="size of the embedding")
+    add = parser.add_argument
+    add("--out", type=Path, default=Path("benchmarks/results/encoders/encoders.json"))
+    add("--z", type=int, default=64, help="size of the embedding")
 
 
 def main(args: argparse.Namespace) -> None:
@@ -91,7 +90,7 @@ def readme_block(root: Path, folder: Path) -> str:
     (record,) = read_records(root / folder)
     threads = "one thread" if record["threads"] == 1 else f"{record['threads']} threads"
     text = (
-        f"Images of {SIDE} by {SIDE} pixels, z = {record['z']}, BatchNorm folded, batches of {BATCH}, "
-        f"the best of {REPEATS} rounds; {threads} on {record['machine']['cpu']}."
+        f"Images of {SIDE} by {SIDE} pixels, z = {record['z']}, BatchNorm folded, batches of "
+        f"{BATCH}, the best of {REPEATS} rounds; {threads} on {record['machine']['cpu']}."
     )
     return f"{table(record)}\n\n{text}"

@@ -1,10 +1,10 @@
 """Loss networks compared: what an encoder learns from each, and what that costs.
 
-Every network is cut at a layer, and its features of the images are probed twice: as they are, through
-whitened PCA, and as predicted by a FeaturePredictionEncoder of the same size. Each cell writes a
-record of its own, so that a killed study continues where it stopped. What the networks see is
-computed once per data set and kept in a folder. Networks that must be shown come first, with all
-seeds; the others follow with the first seed.
+Every network is cut at a layer, and its features of the images are probed twice: as they are,
+through whitened PCA, and as predicted by a FeaturePredictionEncoder of the same size. Each cell
+writes a record of its own, so that a killed study continues where it stopped. What the networks see
+is computed once per data set and kept in a folder. Networks that must be shown come first, with
+all seeds; the others follow with the first seed.
 """
 
 from __future__ import annotations
@@ -462,14 +462,9 @@ def draw(records: Sequence[Mapping]) -> Any:
     drawn = [dataset for dataset in DATASETS if summary(records, dataset)]
     panels = figure.subplots(1, len(drawn), squeeze=False)[0]
     markers = dict(zip(NETWORKS, "osv^<>XPD", strict=True))
-    colors = dict(
-        zip(
-            NETWORKS,
-            ("#D55E00", "#0072B2", "#E69F00", "#009E73", "#56B4E9", "#CC79A7")
-            + ("#000000", "0.4", "#8B4513"),
-            strict=True,
-        )
-    )
+    # Those of Okabe and Ito, and two more.
+    hues = ("#D55E00", "#0072B2", "#E69F00", "#009E73", "#56B4E9", "#CC79A7", "k", "0.5", "#8B4513")
+    colors = dict(zip(NETWORKS, hues, strict=True))
     for panel, dataset in zip(panels, drawn, strict=True):
         for row in summary(records, dataset):
             times = [1000 / row["frozen_speed"], 1000 / row["encoder_speed"]]

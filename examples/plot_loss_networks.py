@@ -11,8 +11,8 @@ searched over like all others.
 # %%
 # What is offered
 # ---------------
-# The weights of AlexNet's first two layers come with the package. Others are downloaded when they are
-# first used. Any other model of torchvision or timm, and any module or function, may be a loss
+# The weights of AlexNet's first two layers come with the package. Others are downloaded when they
+# are first used. Any other model of torchvision or timm, and any module or function, may be a loss
 # network too.
 import matplotlib.pyplot as plt
 from sklearn.model_selection import GridSearchCV
@@ -28,9 +28,9 @@ print(skfp.loss_networks(measure=False))
 # %%
 # Four candidates
 # ---------------
-# The second layer as in the paper; the first layer; the second layer in a coarse grid; and the first
-# two together, the second with twice the share. The small encoder has half the channels of the
-# paper's.
+# The second layer as in the paper; the first layer; the second layer in a coarse grid; and the
+# first two together, the second with twice the share. The small encoder has half the channels of
+# the paper's.
 candidates = {
     "relu2": "alexnet",
     "relu1": LossNetwork("alexnet", layer="features.1"),

@@ -204,7 +204,7 @@ def make_trunk(size):
 
 class TestOwnEncoder:
     @pytest.mark.parametrize("gamma", [0.0, 0.1])
-    def test_fits_pickles_and_exports(self, frames, tmp_path, gamma):
+    def test_fits_pickles_and_exports(self, frames, gamma):
         fitted = FeaturePredictionEncoder(
             z=3, encoder=make_trunk, gamma=gamma, max_epochs=2, random_state=0
         )
@@ -215,8 +215,6 @@ class TestOwnEncoder:
         np.testing.assert_array_equal(again.transform(frames), embedding)
         assert again.partial_fit(frames).n_epochs_ == 3
         np.testing.assert_array_equal(clone(fitted).fit_transform(frames), embedding)
-        fitted.to_onnx(tmp_path / "encoder.onnx")
-        assert (tmp_path / "encoder.onnx").stat().st_size > 0
         np.testing.assert_allclose(
             fitted.to_torch()(torch.from_numpy(frames)).detach(), embedding, rtol=1e-4, atol=1e-5
         )

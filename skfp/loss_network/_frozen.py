@@ -4,7 +4,7 @@ import copy
 import hashlib
 import math
 from collections.abc import Iterator, Sequence
-from typing import Self
+from typing import Any, Self
 
 import torch
 from sklearn.utils import gen_batches
@@ -215,7 +215,8 @@ class JointNetwork(nn.Module):
         if self.scales.any():
             return
         n_features, scales = 0, []
-        for network, weight in zip(self.networks, self.weights, strict=True):
+        networks: list[Any] = list(self.networks)
+        for network, weight in zip(networks, self.weights, strict=True):
             batches = gen_batches(len(images), _BALANCING_BATCH)
             features = torch.cat([network(images[batch]) for batch in batches])
             check_features(features, images, network.name)

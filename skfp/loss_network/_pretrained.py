@@ -151,7 +151,7 @@ def _timm(name: str, layer: str | None, weights: Any, empty: bool) -> Pretrained
     network = model.eval() if layer is None else _cut(model, layer, name)
     if weights != "default" and not empty:
         fill(network, Path(weights), name)
-    settings = model.pretrained_cfg
+    settings: Any = model.pretrained_cfg
     return Pretrained([network], tuple(settings["mean"]), tuple(settings["std"]))
 
 

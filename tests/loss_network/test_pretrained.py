@@ -35,6 +35,23 @@ def resnet_file(resnet, tmp_path_factory):
     return path
 
 
+@pytest.fixture(scope="module")
+def encoder(resnet_file, frames):
+    network = LossNetwork("resnet18", layer="layer1", weights=resnet_file, pool=4)
+    return FeaturePredictionEncoder(
+        z=3, encoder="features", loss_network=network, max_epochs=1, random_state=0
+    ).fit(frames)
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    timm = pytest.importorskip("timm")
+    path = tmp_path_factory.mktemp("timm") / "resnet10t.safetensors"
+    torch.manual_seed(0)
+    save_file(timm.create_model("resnet10t").state_dict(), path)
+    return path
+
+
 @pytest.fixture
 def empty_cache(tmp_path, monkeypatch):
     """No weights in torch's cache, and no network to get them from."""
@@ -180,13 +197,6 @@ class TestWeights:
 
 
 class TestFitted:
-    @pytest.fixture(scope="class")
-    def encoder(self, resnet_file, frames):
-        network = LossNetwork("resnet18", layer="layer1", weights=resnet_file, pool=4)
-        return FeaturePredictionEncoder(
-            z=3, encoder="features", loss_network=network, max_epochs=1, random_state=0
-        ).fit(frames)
-
     def test_learns_the_networks_features(self, encoder):
         assert encoder.loss_network_.maps_shape((64, 64)) == (64, 4, 4)
         assert encoder._target.basis.shape[1] == 64 * 4 * 4
@@ -224,14 +234,6 @@ class TestFitted:
 
 
 class TestTimm:
-    @pytest.fixture(scope="class")
-    def weights(self, tmp_path_factory):
-        timm = pytest.importorskip("timm")
-        path = tmp_path_factory.mktemp("timm") / "resnet10t.safetensors"
-        torch.manual_seed(0)
-        save_file(timm.create_model("resnet10t").state_dict(), path)
-        return path
-
     def test_pooled_output_by_default(self, weights, images):
         network = load_loss_network(LossNetwork("timm:resnet10t", weights=weights))
         assert network(images).shape == (3, 512)
