@@ -183,6 +183,8 @@ def _take_apart(state: dict[str, Any]) -> tuple[dict[str, Any], Tensors]:
             tensors |= {f"{part}.{name}": value for name, value in module.state_dict().items()}
     for parameter, moments in state.pop("_moments").items():
         tensors |= {f"_moments.{parameter}.{name}": value for name, value in moments.items()}
+    if "_loss_network" in state:
+        state["_loss_network"] = _plain_networks(state["_loss_network"])
     del state["_loss"]  # made of the others
     state["_format"] = dataclasses.asdict(state["_format"])
     return state, tensors
@@ -225,11 +227,11 @@ def _put_together(estimator: Any, tensors: Tensors) -> None:
     estimator._variance_head = (
         _filled(variance_head, parts["_variance_head"]) if parts["_variance_head"] else None
     )
-    estimator.loss_network_ = (
-        _filled(empty_loss_network(estimator._loss_network), parts["loss_network_"])
-        if n_features  # not `if parts[...]`: a pooling layer has no weights
-        else None
-    )
+    estimator.loss_network_ = None
+    if n_features:  # not `if parts[...]`: a pooling layer has no weights
+        estimator._loss_network = _networks(estimator._loss_network)
+        network = empty_loss_network(estimator._loss_network)
+        estimator.loss_network_ = _filled(network, parts["loss_network_"])
     with torch.device("meta"):
         decoder, estimator._loss = estimator._make_objective(estimator._target, n_features, z)
     estimator.decoder_ = _filled(decoder, parts["decoder_"])
@@ -254,12 +256,13 @@ def _as_json(name: str, value: Any) -> Any:
         return str(value)
     if isinstance(value, np.random.RandomState):
         return None  # its draws are over
-    if isinstance(value, LossNetwork):
-        return {"LossNetwork": _as_json(name, value.get_params(deep=False))}
-    if name.endswith("loss_network") and isinstance(value, list | tuple):
+    if name.endswith("loss_network"):
+        value = _plain_networks(value)
+    if isinstance(value, dict) and "LossNetwork" in value:
+        parameters = value["LossNetwork"].items()
+        return {"LossNetwork": {key: _as_json(key, one) for key, one in parameters}}
+    if name.endswith("loss_network") and isinstance(value, list):
         return [_as_json(name, one) for one in value]
-    if name.endswith("loss_network") and isinstance(value, dict):
-        return {key: _as_json(key, one) for key, one in value.items()}
     try:
         json.dumps(value, allow_nan=False)
     except (TypeError, ValueError) as error:
@@ -273,11 +276,25 @@ def _as_json(name: str, value: Any) -> Any:
 def _from_json(name: str, value: Any) -> Any:
     if name == "feature_names_in_":
         return np.asarray(value, dtype=object)
-    if name.endswith("loss_network"):
-        if isinstance(value, list):
-            return [_from_json(name, one) for one in value]
-        return LossNetwork(**value["LossNetwork"]) if isinstance(value, dict) else value
+    if name == "loss_network":
+        return _networks(value)
     return _tuples(value) if name.startswith("image_shape") else value
+
+
+def _plain_networks(value: Any) -> Any:
+    """Turn descriptions of loss networks into dicts of their parameters."""
+    if isinstance(value, list | tuple):
+        return [_plain_networks(one) for one in value]
+    return (
+        {"LossNetwork": value.get_params(deep=False)} if isinstance(value, LossNetwork) else value
+    )
+
+
+def _networks(value: Any) -> Any:
+    """Turn dicts of parameters into descriptions of loss networks again."""
+    if isinstance(value, list):
+        return [_networks(one) for one in value]
+    return LossNetwork(**value["LossNetwork"]) if isinstance(value, dict) else value
 
 
 def _tuples(value: Any) -> Any:
