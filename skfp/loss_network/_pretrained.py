@@ -100,8 +100,12 @@ def _torchvision(name: str, layer: str | None, weights: Any, empty: bool) -> Pre
         )
     # These two train on images that they scale themselves, where they have torchvision's weights.
     scaling = {"transform_input": True} if name in ("googlenet", "inception_v3") else {}
-    with torch.device("meta"):
-        model = models.get_model(name, weights=None, **scaling)
+    with torch.random.fork_rng(devices=[]):
+        try:
+            with torch.device("meta"):
+                model = models.get_model(name, weights=None, **scaling)
+        except NotImplementedError:  # some calculate their widths with tensors
+            model = models.get_model(name, weights=None, **scaling)
     default = OFFERED[name].default if name in OFFERED else None
     network = _cut(model, layer or default, name)
     if not empty:
@@ -135,7 +139,7 @@ def _timm(name: str, layer: str | None, weights: Any, empty: bool) -> Pretrained
             f"Unknown loss_network {name!r}.{hint} Expected a model of timm.list_models()."
         )
     make: Any = {"model_name": model_name, "num_classes": 0}
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         if weights == "default" and not empty:
             try:
                 model = timm.create_model(pretrained=True, **make)

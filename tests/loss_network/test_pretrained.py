@@ -98,6 +98,9 @@ class TestLayer:
     def test_default_of_other_networks_is_what_their_classifier_takes(self):
         assert empty_loss_network("resnet34").maps_shape((64, 64)) == (512,)
 
+    def test_network_that_calculates_while_it_is_made(self):
+        assert empty_loss_network("regnet_y_400mf").maps_shape((64, 64)) == (440,)
+
     def test_default_of_offered_networks(self):
         assert empty_loss_network("vgg16").maps_shape((64, 64)) == (512, 8, 8)
 
