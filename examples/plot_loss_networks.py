@@ -41,12 +41,13 @@ candidates = {
     ],
 }
 encoder = FeaturePredictionEncoder(z=64, encoder="small", max_epochs=6, random_state=0)
-probe = MLPRegressor((64,), early_stopping=True, max_iter=300, random_state=0)
+probe = MLPRegressor(hidden_layer_sizes=(64,), early_stopping=True, max_iter=300, random_state=0)
 search = GridSearchCV(
     Pipeline([("encoder", encoder), ("probe", probe)]),
     {"encoder__loss_network": list(candidates.values())},
     scoring="neg_mean_absolute_error",
     cv=2,
+    refit=False,
 )
 
 # %%
