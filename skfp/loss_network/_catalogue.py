@@ -11,11 +11,11 @@ import torch
 from ._description import LossNetwork, empty_loss_network
 from ._frozen import FrozenNetwork
 from ._offered import OFFERED
+from ._pretrained import EMBEDDED_LAYERS
 
 _IMAGE_SIZE = (64, 64)
 _BATCH = 16
 _LICENCE = "BSD-3-Clause"
-_EMBEDDED = {("alexnet", "features.1"), ("alexnet", "features.4")}
 
 
 class Table(list):
@@ -95,13 +95,17 @@ def loss_networks(*, measure: bool = True) -> Table:
                 "known as": known_as,
                 "default": "yes" if layer == offered.default else "",
                 "features": network.n_features(_IMAGE_SIZE),
-                "weights": "embedded" if (name, layer) in _EMBEDDED else "download",
+                "weights": "embedded" if _is_embedded(name, layer) else "download",
                 "licence": _LICENCE,
             }
             if measure:
                 row["images/s"] = _images_per_second(network)
             rows.append(row)
     return rows
+
+
+def _is_embedded(name: str, layer: str) -> bool:
+    return name == "alexnet" and layer in EMBEDDED_LAYERS
 
 
 @torch.inference_mode()

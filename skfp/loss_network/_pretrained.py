@@ -15,7 +15,7 @@ from ._offered import OFFERED
 from ._weights import download, fill
 
 _EMBEDDED = Path(__file__).parents[1] / "weights" / "alexnet_relu2.safetensors"
-_EMBEDDED_LAYERS = tuple(f"features.{i}" for i in range(5))
+EMBEDDED_LAYERS = tuple(f"features.{i}" for i in range(5))
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 TIMM = "timm:"
 
@@ -65,7 +65,7 @@ def make_pretrained(name: str, layer: str | None, weights: Any, *, empty: bool) 
     """
     if name.startswith(TIMM):
         return _timm(name, layer, weights, empty)
-    if name == "alexnet" and (layer or OFFERED[name].default) in _EMBEDDED_LAYERS:
+    if name == "alexnet" and (layer or OFFERED[name].default) in EMBEDDED_LAYERS:
         return _alexnet(layer or OFFERED[name].default, weights, empty)
     return _torchvision(name, layer, weights, empty)
 
@@ -80,7 +80,7 @@ def _alexnet(layer: str, weights: Any, empty: bool) -> Pretrained:
             nn.MaxPool2d(kernel_size=3, stride=2),
             nn.Conv2d(64, 192, kernel_size=5, padding=2),
             nn.ReLU(inplace=True),
-        )[: _EMBEDDED_LAYERS.index(layer) + 1]
+        )[: EMBEDDED_LAYERS.index(layer) + 1]
     if not empty:
         file = _EMBEDDED if weights == "default" else _weights_file("alexnet", weights)
         fill(layers, file, "alexnet", rename=lambda key: key.removeprefix("features."))
