@@ -31,7 +31,7 @@ from benchmarks.records import (
 )
 from benchmarks.roles import TASKS, Budget, Roles, load_roles
 
-DATASETS = ("lunarlander", "fashion-mnist")
+DATASETS = {"lunarlander": "LunarLander", "fashion-mnist": "Fashion-MNIST"}
 SIDE = 64
 # Stated here, whatever the defaults become.
 TRAINING = {
@@ -43,6 +43,8 @@ TRAINING = {
 }
 # Earlier layers of VGG16 have too many places: pooled, all have 8 by 8 as the fourth has.
 GRID = {"vgg16": 8}
+# So that the numbers do not depend on how many cores are idle.
+THREADS = 1
 # Images that speed is measured on: a second or so each way.
 N_TIMED = {"frozen": 128, "encoder": 2048}
 REPEATS = 3
@@ -178,6 +180,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> None:
     """Run what is missing, then print the tables and draw the plot."""
+    import torch
+
+    torch.set_num_threads(THREADS)
     unlabelled, labelled, test = args.images
     settings = {
         "z": args.z,
@@ -199,7 +204,7 @@ def main(args: argparse.Namespace) -> None:
     records = read_records(args.out)
     for dataset in DATASETS:
         if any(record["dataset"] == dataset for record in records):
-            print(f"\n{dataset}\n{table(records, dataset)}")
+            print(f"\n{DATASETS[dataset]}\n{table(records, dataset)}")
     picture = write_atomically(
         args.out / "loss_networks.png", lambda path: draw(records).savefig(path)
     )
@@ -434,10 +439,10 @@ def readme_block(root: Path, folder: Path) -> str:
     records = read_records(root / folder)
     settings, machine = common_settings(records), records[0]["machine"]
     tables = [
-        f"{heading}:\n\n{table(records, dataset)}"
+        f"{DATASETS[dataset]}, {heading}:\n\n{table(records, dataset)}"
         for dataset, heading in (
-            ("lunarlander", "LunarLander, test distance in pixels (lower is better)"),
-            ("fashion-mnist", "Fashion-MNIST, accuracy (higher is better)"),
+            ("lunarlander", "test distance in pixels (lower is better)"),
+            ("fashion-mnist", "accuracy (higher is better)"),
         )
         if summary(records, dataset)
     ]
@@ -447,7 +452,7 @@ def readme_block(root: Path, folder: Path) -> str:
         f"{settings['batch_size']}; probes learned from at most {settings['labelled']:,} labelled "
         f"images and were tested on at most {settings['test']:,}. ± is the standard deviation over "
         "seeds; the gain is taken seed by seed. Features are computed once per set of images, and "
-        f"training does not count them. One thread on {machine['cpu']}."
+        f"training does not count them. {THREADS} thread on {machine['cpu']}."
     )
     picture = (
         "![Quality against embedding time, frozen networks and the encoders trained on them]"
@@ -480,7 +485,9 @@ def draw(records: Sequence[Mapping]) -> Any:
                     markersize=8, linestyle="none", label=row["title"] if i else None,
                 )  # fmt: skip
         panel.set_xscale("log")
-        panel.set(xlabel="embedding time (ms per image, one thread)", title=dataset)
+        panel.set(
+            xlabel=f"embedding time (ms per image, {THREADS} thread)", title=DATASETS[dataset]
+        )
         panel.grid(alpha=0.3)
         if TASKS[dataset] == "position":
             panel.set_ylabel("test distance (pixels), lower is better")
