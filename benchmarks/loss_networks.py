@@ -455,7 +455,8 @@ def readme_block(root: Path, folder: Path) -> str:
         f"images and were tested on at most {settings['test']:,}. ± is the standard deviation over "
         "seeds; the gain is taken seed by seed. Training does not count the features, which are "
         "computed once per set of images: their time is that of the frozen network over all "
-        f"unlabelled images, and over {COMPONENT_SAMPLE:,} of them again to find the components. {THREADS} thread on {machine['cpu']}."
+        f"unlabelled images, and over {COMPONENT_SAMPLE:,} of them again to find the components. "
+        f"{THREADS} thread on {machine['cpu']}."
     )
     picture = (
         "![Quality against embedding time, frozen networks and the encoders trained on them]"
