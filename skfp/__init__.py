@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     )
     from skfp.estimators import FeaturePredictionEncoder, PerceptualAutoencoder, PixelAutoencoder
     from skfp.image_loader import ImageLoader
+    from skfp.loss_network import LossNetwork, loss_networks
 
 __version__ = "0.1.0"
 
@@ -21,9 +22,11 @@ _MODULES = {
     "FeatureErrorDisplay": "skfp.displays",
     "FeaturePredictionEncoder": "skfp.estimators",
     "ImageLoader": "skfp.image_loader",
+    "LossNetwork": "skfp.loss_network",
     "PerceptualAutoencoder": "skfp.estimators",
     "PixelAutoencoder": "skfp.estimators",
     "ReconstructionDisplay": "skfp.displays",
+    "loss_networks": "skfp.loss_network",
 }
 __all__ = [
     "ConvergenceDisplay",
@@ -31,9 +34,11 @@ __all__ = [
     "FeatureErrorDisplay",
     "FeaturePredictionEncoder",
     "ImageLoader",
+    "LossNetwork",
     "PerceptualAutoencoder",
     "PixelAutoencoder",
     "ReconstructionDisplay",
+    "loss_networks",
 ]
 
 

@@ -7,7 +7,7 @@ import hashlib
 import math
 import os
 from abc import ABCMeta, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from numbers import Integral, Real
 from typing import Any, ClassVar, NamedTuple, Self
@@ -28,15 +28,22 @@ from torch import nn
 
 from skfp.cache import Cache, fingerprint
 from skfp.checkpoint import Checkpoint, open_checkpoint
-from skfp.coders import Encoder, FeatureEncoder, ImageEncoder, fold_batch_norm
+from skfp.coders import (
+    IMAGE_ENCODERS,
+    Encoder,
+    FeatureEncoder,
+    ImageEncoder,
+    OwnEncoder,
+    fold_batch_norm,
+)
 from skfp.devices import OnDevice, choose_device
 from skfp.export import ExportMixin
 from skfp.images import ImageFormat, Images, as_array, check_images, check_images_like
-from skfp.loss_network import LossNetwork, load_loss_network
+from skfp.loss_network import FrozenNetwork, LossNetwork, describe, load_loss_network
 from skfp.preprocessing import Canvas
 from skfp.saving import SavingMixin
 from skfp.sources import Source
-from skfp.targets import BATCH_SIZE, Components, View, compute
+from skfp.targets import BATCH_SIZE, Components, View, compute, look
 from skfp.training import (
     Autoencoder,
     Settings,
@@ -76,8 +83,8 @@ class BaseImageEncoder(
 
     _parameter_constraints: ClassVar[dict[str, list]] = {
         "z": [Interval(Integral, 1, None, closed="left")],
-        "encoder": [StrOptions({"image", "features"})],
-        "loss_network": [str, os.PathLike, nn.Module],
+        "encoder": [StrOptions({"features", *IMAGE_ENCODERS}), callable],
+        "loss_network": [str, os.PathLike, callable, LossNetwork, list, tuple],
         "image_shape": [tuple, list, None],
         "max_epochs": [Interval(Integral, 1, None, closed="left")],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
@@ -109,7 +116,7 @@ class BaseImageEncoder(
     history_: list[dict[str, Any]]
     encoder_: Encoder
     decoder_: nn.Module
-    loss_network_: LossNetwork | None
+    loss_network_: FrozenNetwork | None
     _format: ImageFormat
     _target: nn.Module | None
     _variance_head: nn.Linear | None
@@ -118,7 +125,7 @@ class BaseImageEncoder(
         self,
         z: int = 128,
         *,
-        encoder: str = "image",
+        encoder: str | Callable = "image",
         loss_network: Any = "alexnet",
         image_shape: Sequence[int] | None = None,
         max_epochs: int = 50,
@@ -484,8 +491,8 @@ class BaseImageEncoder(
         shape = self.loss_network_.maps_shape(self._canvas.canvas_size)
         if len(shape) != 3:
             raise ValueError(
-                f"The loss network gives features of shape {shape}. Expected feature maps "
-                "(channels, rows, columns), which have a place in the image."
+                f"The loss network gives features of shape {shape}. Expected the feature maps of "
+                "one network, (channels, rows, columns), which have a place in the image."
             )
         maps = [
             (self._decoded_features(decoded) - features).square().unflatten(1, shape).mean(dim=1)
@@ -511,8 +518,10 @@ class BaseImageEncoder(
     def _canvas(self) -> Canvas:
         return Canvas(self._format.size)
 
-    def _load_loss_network(self) -> LossNetwork | None:
-        return load_loss_network(self.loss_network)
+    def _load_loss_network(self) -> FrozenNetwork | None:
+        # Kept apart from the parameter, which may be set anew after this fit.
+        self._loss_network = describe(self.loss_network)
+        return load_loss_network(self._loss_network)
 
     @property
     def _takes_features(self) -> bool:
@@ -547,13 +556,19 @@ class BaseImageEncoder(
 
     def _check_structure(self) -> None:
         """Refuse to go on with coders of another shape than parameters now ask for."""
-        kind = "features" if self._takes_features else "image"
-        for name, learned in {"z": self._n_features_out, "encoder": kind}.items():
-            if getattr(self, name) != learned:
-                raise ValueError(
-                    f"{name} is {getattr(self, name)!r}, but training goes on with coders of "
-                    f"{name}={learned!r}. Set it back, or fit with warm_start=False to begin anew."
-                )
+        if callable(self.encoder) or isinstance(self.encoder_, OwnEncoder):
+            same = self.encoder == getattr(self.encoder_, "make_trunk", None)
+            same = same and self.z == self._n_features_out
+        else:
+            with torch.device("meta"):
+                wanted = self._make_encoder(self._n_loss_features)
+            same = _shapes(wanted) == _shapes(self.encoder_)
+        if not same:
+            raise ValueError(
+                f"z={self.z!r} and encoder={self.encoder!r} ask for another encoder than the one "
+                f"that training goes on with, of z={self._n_features_out}. Set them back, or fit "
+                "with warm_start=False to begin anew."
+            )
 
     def _settings(self, device: torch.device, seed: int) -> Settings:
         return Settings(
@@ -594,13 +609,7 @@ class BaseImageEncoder(
         """What the loss network sees in images, or what it saw where the encoder takes that."""
         if self.loss_network_ is None:
             return View(images, self._canvas, 0, Cache(None))
-        key = () if memory is None else (images.fingerprint(), self.loss_network_.fingerprint())
-        view = View(
-            images,
-            OnDevice(nn.Sequential(self._canvas, self.loss_network_), device),
-            self.loss_network_.n_features(self._canvas.canvas_size),
-            Cache(memory, *key),
-        )
+        view = look(images, self._canvas, self.loss_network_, device, memory)
         if self.encoder == "features":
             return View(view.features(), nn.Identity(), view.n_features, view.cache)
         return view
@@ -608,7 +617,9 @@ class BaseImageEncoder(
     def _make_encoder(self, n_features: int) -> Encoder:
         if self.encoder == "features":
             return FeatureEncoder(n_features, self.z)
-        return ImageEncoder(self._canvas.canvas_size, self.z)
+        if callable(self.encoder):
+            return OwnEncoder(self.encoder, self._canvas.canvas_size, self.z)
+        return ImageEncoder(self._canvas.canvas_size, self.z, IMAGE_ENCODERS[self.encoder])
 
     def _training_set(
         self, images: Images, view: View, rows: np.ndarray | None = None
@@ -675,4 +686,10 @@ def _plain(value: Any) -> Any:
         return value.item()
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
+    if callable(value):
+        return f"{value.__module__}.{getattr(value, '__qualname__', type(value).__name__)}"
     return value if isinstance(value, str | int | float | None) else repr(value)
+
+
+def _shapes(module: nn.Module) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in module.state_dict().items()}

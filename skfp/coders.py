@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 import math
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import nn
@@ -45,6 +46,8 @@ class ImageEncoder(Encoder):
         Height and width of the images in pixels, at least 46 each.
     z : int
         Size of the embedding.
+    channels : sequence of 4 ints, default=(32, 64, 128, 256)
+        Channels after each convolution.
 
     Examples
     --------
@@ -56,23 +59,84 @@ class ImageEncoder(Encoder):
     torch.Size([2, 64])
     """
 
-    CHANNELS = (3, 32, 64, 128, 256)
+    CHANNELS = (32, 64, 128, 256)
     KERNEL = 4
 
-    def __init__(self, size: tuple[int, int], z: int) -> None:
+    def __init__(self, size: tuple[int, int], z: int, channels: Sequence[int] = CHANNELS) -> None:
         layers: list[nn.Module] = []
-        for n_in, n_out in itertools.pairwise(self.CHANNELS):
+        for n_in, n_out in itertools.pairwise((3, *channels)):
             layers += [nn.Conv2d(n_in, n_out, self.KERNEL, stride=2)]
             layers += [nn.BatchNorm2d(n_out), nn.ReLU(inplace=True)]
         sides = [self._side_after(side) for side in size]
-        super().__init__(
-            nn.Sequential(*layers, nn.Flatten()), self.CHANNELS[-1] * math.prod(sides), z
-        )
+        super().__init__(nn.Sequential(*layers, nn.Flatten()), channels[-1] * math.prod(sides), z)
 
     def _side_after(self, side: int) -> int:
-        for _ in self.CHANNELS[1:]:
+        for _ in self.CHANNELS:
             side = (side - self.KERNEL) // 2 + 1
         return side
+
+
+class OwnEncoder(Encoder):
+    """A module of the user's and a linear map.
+
+    Parameters
+    ----------
+    make_trunk : callable
+        Takes the size of the images and returns a module from images (b, 3, height, width) to a
+        tensor (b, ...).
+    size : tuple of int
+        Height and width of the images in pixels.
+    z : int
+        Size of the embedding.
+
+    Raises
+    ------
+    TypeError
+        If `make_trunk` returns no module.
+    ValueError
+        If the module cannot take images of that size, or gives no tensor with a row for each.
+
+    Examples
+    --------
+    >>> import torch
+    >>> encoder = OwnEncoder(lambda size: nn.Conv2d(3, 5, kernel_size=16, stride=16), (64, 64), z=2)
+    >>> encoder(torch.zeros(3, 3, 64, 64)).shape
+    torch.Size([3, 2])
+    """
+
+    def __init__(
+        self, make_trunk: Callable[[tuple[int, int]], nn.Module], size: tuple[int, int], z: int
+    ) -> None:
+        if isinstance(make_trunk, nn.Module):
+            raise TypeError(
+                "encoder is a module, and each fit needs a new one. Pass a function that makes it "
+                "for images of a size (height, width)."
+            )
+        trunk = make_trunk(size)
+        if not isinstance(trunk, nn.Module):
+            raise TypeError(
+                f"encoder returned a {type(trunk).__name__}. Expected a function that takes the "
+                "size (height, width) of the images and returns a torch.nn.Module."
+            )
+        trunk = nn.Sequential(trunk, nn.Flatten())
+        # Without a first pass in training mode, which would move statistics of BatchNorm.
+        mode = trunk.training
+        images = next(trunk.parameters(), torch.empty(0)).new_zeros(2, 3, *size)
+        try:
+            with torch.no_grad():
+                codes = trunk.eval()(images)
+        except Exception as error:  # a module of the user's may fail in any way
+            raise ValueError(
+                f"The module that encoder returned cannot take images of shape (b, 3, {size[0]}, "
+                f"{size[1]}), or returned no tensor: {error}"
+            ) from error
+        if codes.ndim != 2 or len(codes) != 2:
+            raise ValueError(
+                "The module that encoder returned must turn 2 images into a tensor of shape "
+                f"(2, ...), got {tuple(codes.shape)}."
+            )
+        super().__init__(trunk.train(mode), codes.shape[1], z)
+        self.make_trunk = make_trunk
 
 
 class FeatureEncoder(Encoder):
@@ -163,6 +227,14 @@ class FeatureDecoder(nn.Sequential):
         )
 
 
+# Channels of the image encoders by the name that `encoder` gives them; "image" is the paper's.
+IMAGE_ENCODERS = {
+    "small": (16, 32, 64, 128),
+    "image": ImageEncoder.CHANNELS,
+    "large": (64, 128, 256, 512),
+}
+
+
 def hidden_width(n_features: int) -> int:
     """Width of the hidden layer of the feature coders."""
     return max(min(n_features // 2, 2048), 1)
@@ -182,13 +254,19 @@ def fold_batch_norm(module: nn.Module) -> nn.Module:
         Gives the same output as ``module.eval()``, faster.
     """
     folded = copy.deepcopy(module).eval()
-    for sequence in [m for m in folded.modules() if isinstance(m, nn.Sequential)]:
+    sequences = [m for m in folded.modules() if type(m).forward is nn.Sequential.forward]
+    for sequence in sequences:
         layers: list[nn.Module] = []
-        for layer in sequence:
-            if isinstance(layer, nn.BatchNorm2d) and isinstance(layers[-1], nn.Conv2d):
+        for layer in sequence.children():
+            if (
+                isinstance(layer, nn.BatchNorm2d)
+                and layer.track_running_stats
+                and layers
+                and isinstance(layers[-1], nn.Conv2d)
+            ):
                 layers[-1] = fuse_conv_bn_eval(layers[-1], layer)
             else:
                 layers.append(layer)
-        if len(layers) < len(sequence):
+        if len(layers) < len(sequence._modules):
             sequence._modules = {str(i): layer for i, layer in enumerate(layers)}
     return folded.to(memory_format=torch.channels_last)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from numbers import Integral
 from typing import Any, ClassVar
 
@@ -18,7 +18,7 @@ from torch import nn
 from skfp.base import BaseImageEncoder, Objective
 from skfp.coders import FeatureDecoder, ImageDecoder
 from skfp.devices import OnDevice, choose_device
-from skfp.loss_network import LossNetwork
+from skfp.loss_network import FrozenNetwork
 from skfp.losses import (
     ComponentPredictionLoss,
     FeaturePredictionLoss,
@@ -39,15 +39,23 @@ class FeaturePredictionEncoder(BaseImageEncoder):
     ----------
     z : int, default=128
         Size of the embedding: how many numbers an image is turned into.
-    encoder : {"image", "features"}, default="image"
+    encoder : {"image", "features", "small", "large"} or callable, default="image"
         "image" takes the image itself (the paper's I-F-FP), "features" what the loss network sees
-        in it (F-F-FP).
-    loss_network : {"alexnet"}, path-like or torch.nn.Module, default="alexnet"
+        in it (F-F-FP). "small" and "large" are "image" with half and twice the channels: of 64 by
+        64 pixels they take 8, 30 ("image") and 112 MFLOP each, and embed 20,000, 4,100 and 1,100
+        per second on one core (`python -m benchmarks encoders`). A function takes the size (height,
+        width) that images have here, at least 64 each, and returns a new module from float images
+        (b, 3, height, width) in [0, 1] to a tensor (b, ...), which is flattened and mapped
+        linearly to the embedding; `save` cannot keep such a module.
+    loss_network : str, LossNetwork, path-like, torch.nn.Module, callable or list, default="alexnet"
         The network whose features are predicted.
         "alexnet" is the paper's: AlexNet pretrained on ImageNet, cut after its second ReLU,
-        followed by a sigmoid; its weights come with the package. A path to a safetensors file
-        gives the same layers other weights. A module maps float images
-        (b, 3, height, width) in [0, 1] to a tensor (b, ...), and is copied and frozen.
+        followed by a sigmoid; its weights come with the package. A path to a file of weights gives
+        the same layers other weights. Another name is a model of torchvision, such as "vgg16", or
+        of timm, such as "timm:resnet26". A module or function maps float images
+        (b, 3, height, width) in [0, 1] to a tensor (b, ...); a module is copied and frozen. A
+        :class:`LossNetwork` says more, such as the layer. Several networks in a list are
+        joined, each with its share of the loss.
     target_components : int, "auto" or None, default="auto"
         How many leading principal components of the features the decoder predicts; "auto" takes as
         many as explain 98 % of their variance, at most 512. None predicts the features
@@ -103,7 +111,7 @@ class FeaturePredictionEncoder(BaseImageEncoder):
         The encoder at its best epoch, on the CPU.
     decoder_ : torch.nn.Module
         The decoder at its best epoch, on the CPU.
-    loss_network_ : LossNetwork
+    loss_network_ : FrozenNetwork
         The frozen loss network.
     history_ : list of dict
         One row per epoch with the keys "epoch", "train_loss", "valid_loss" and "seconds".
@@ -122,6 +130,7 @@ class FeaturePredictionEncoder(BaseImageEncoder):
 
     See Also
     --------
+    LossNetwork : Describes a loss network: which one, cut where, its features pooled how.
     PerceptualAutoencoder : Decodes images, and compares what the loss network sees in them.
     PixelAutoencoder : Decodes images, and compares pixels.
 
@@ -169,7 +178,7 @@ class FeaturePredictionEncoder(BaseImageEncoder):
         self,
         z: int = 128,
         *,
-        encoder: str = "image",
+        encoder: str | Callable = "image",
         loss_network: Any = "alexnet",
         target_components: int | str | None = "auto",
         image_shape: Sequence[int] | None = None,
@@ -289,15 +298,23 @@ class PerceptualAutoencoder(_ImageAutoencoder):
     ----------
     z : int, default=128
         Size of the embedding: how many numbers an image is turned into.
-    encoder : {"image", "features"}, default="image"
+    encoder : {"image", "features", "small", "large"} or callable, default="image"
         "image" takes the image itself (the paper's I-I-PS), "features" what the loss network sees
-        in it (F-I-PS).
-    loss_network : {"alexnet"}, path-like or torch.nn.Module, default="alexnet"
+        in it (F-I-PS). "small" and "large" are "image" with half and twice the channels: of 64 by
+        64 pixels they take 8, 30 ("image") and 112 MFLOP each, and embed 20,000, 4,100 and 1,100
+        per second on one core (`python -m benchmarks encoders`). A function takes the size (height,
+        width) that images have here, at least 64 each, and returns a new module from float images
+        (b, 3, height, width) in [0, 1] to a tensor (b, ...), which is flattened and mapped
+        linearly to the embedding; `save` cannot keep such a module.
+    loss_network : str, LossNetwork, path-like, torch.nn.Module, callable or list, default="alexnet"
         The network that compares images.
         "alexnet" is the paper's: AlexNet pretrained on ImageNet, cut after its second ReLU,
-        followed by a sigmoid; its weights come with the package. A path to a safetensors file
-        gives the same layers other weights. A module maps float images
-        (b, 3, height, width) in [0, 1] to a tensor (b, ...), and is copied and frozen.
+        followed by a sigmoid; its weights come with the package. A path to a file of weights gives
+        the same layers other weights. Another name is a model of torchvision, such as "vgg16", or
+        of timm, such as "timm:resnet26". A module or function maps float images
+        (b, 3, height, width) in [0, 1] to a tensor (b, ...); a module is copied and frozen. A
+        :class:`LossNetwork` says more, such as the layer. Several networks in a list are
+        joined, each with its share of the loss.
     image_shape : tuple of int or None, default=None
         (height, width), (height, width, channels) or (channels, height, width) of an image where X
         holds flattened rows. Rows without it are read as grey images as square as possible.
@@ -349,7 +366,7 @@ class PerceptualAutoencoder(_ImageAutoencoder):
         The encoder at its best epoch, on the CPU.
     decoder_ : torch.nn.Module
         The decoder at its best epoch, on the CPU.
-    loss_network_ : LossNetwork
+    loss_network_ : FrozenNetwork
         The frozen loss network.
     history_ : list of dict
         One row per epoch with the keys "epoch", "train_loss", "valid_loss" and "seconds".
@@ -406,15 +423,23 @@ class PixelAutoencoder(_ImageAutoencoder):
     ----------
     z : int, default=128
         Size of the embedding: how many numbers an image is turned into.
-    encoder : {"image", "features"}, default="image"
+    encoder : {"image", "features", "small", "large"} or callable, default="image"
         "image" takes the image itself (the paper's I-I-PW), "features" what the loss network sees
-        in it (F-I-PW).
-    loss_network : {"alexnet"}, path-like or torch.nn.Module, default="alexnet"
+        in it (F-I-PW). "small" and "large" are "image" with half and twice the channels: of 64 by
+        64 pixels they take 8, 30 ("image") and 112 MFLOP each, and embed 20,000, 4,100 and 1,100
+        per second on one core (`python -m benchmarks encoders`). A function takes the size (height,
+        width) that images have here, at least 64 each, and returns a new module from float images
+        (b, 3, height, width) in [0, 1] to a tensor (b, ...), which is flattened and mapped
+        linearly to the embedding; `save` cannot keep such a module.
+    loss_network : str, LossNetwork, path-like, torch.nn.Module, callable or list, default="alexnet"
         The network that feeds the encoder; not needed with ``encoder="image"``.
         "alexnet" is the paper's: AlexNet pretrained on ImageNet, cut after its second ReLU,
-        followed by a sigmoid; its weights come with the package. A path to a safetensors file
-        gives the same layers other weights. A module maps float images
-        (b, 3, height, width) in [0, 1] to a tensor (b, ...), and is copied and frozen.
+        followed by a sigmoid; its weights come with the package. A path to a file of weights gives
+        the same layers other weights. Another name is a model of torchvision, such as "vgg16", or
+        of timm, such as "timm:resnet26". A module or function maps float images
+        (b, 3, height, width) in [0, 1] to a tensor (b, ...); a module is copied and frozen. A
+        :class:`LossNetwork` says more, such as the layer. Several networks in a list are
+        joined, each with its share of the loss.
     image_shape : tuple of int or None, default=None
         (height, width), (height, width, channels) or (channels, height, width) of an image where X
         holds flattened rows. Rows without it are read as grey images as square as possible.
@@ -466,7 +491,7 @@ class PixelAutoencoder(_ImageAutoencoder):
         The encoder at its best epoch, on the CPU.
     decoder_ : torch.nn.Module
         The decoder at its best epoch, on the CPU.
-    loss_network_ : LossNetwork or None
+    loss_network_ : FrozenNetwork or None
         The frozen loss network.
     history_ : list of dict
         One row per epoch with the keys "epoch", "train_loss", "valid_loss" and "seconds".
@@ -504,7 +529,7 @@ class PixelAutoencoder(_ImageAutoencoder):
     dtype('uint8')
     """
 
-    def _load_loss_network(self) -> LossNetwork | None:
+    def _load_loss_network(self) -> FrozenNetwork | None:
         return super()._load_loss_network() if self.encoder == "features" else None
 
     def _find_target(self, view: View) -> None:

@@ -13,9 +13,9 @@ import torch
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
-from skfp.coders import Encoder, FeatureEncoder, ImageEncoder
+from skfp.coders import Encoder, FeatureEncoder, ImageEncoder, OwnEncoder
 from skfp.images import ImageFormat
-from skfp.loss_network import empty_loss_network
+from skfp.loss_network import LossNetwork, empty_loss_network
 from skfp.targets import Components
 from skfp.tensorfile import Tensors, read_tensors, write_tensors
 
@@ -147,7 +147,7 @@ class SavingMixin:
             )
         try:
             estimator = cls(
-                **{name: _tuples(value) for name, value in header["parameters"].items()}
+                **{name: _from_json(name, value) for name, value in header["parameters"].items()}
             )
             learned = {name: _from_json(name, value) for name, value in header["learned"].items()}
             learned["n_epochs_"]  # without it the estimator would count as not fitted
@@ -164,12 +164,16 @@ def _take_apart(state: dict[str, Any]) -> tuple[dict[str, Any], Tensors]:
     """Split an estimator's attributes into plain values and named tensors."""
     state = dict(state)
     tensors: Tensors = {}
+    if isinstance(state["encoder_"], OwnEncoder):
+        state["_make_trunk"] = state["encoder_"].make_trunk
     for part in _MODULES:
         module = state.pop(part)
         if module is not None:
             tensors |= {f"{part}.{name}": value for name, value in module.state_dict().items()}
     for parameter, moments in state.pop("_moments").items():
         tensors |= {f"_moments.{parameter}.{name}": value for name, value in moments.items()}
+    if "_loss_network" in state:
+        state["_loss_network"] = _plain_networks(state["_loss_network"])
     del state["_loss"]  # made of the others
     state["_format"] = dataclasses.asdict(state["_format"])
     return state, tensors
@@ -195,23 +199,28 @@ def _put_together(estimator: Any, tensors: Tensors) -> None:
         estimator._target = Components(**{n: t.float() for n, t in parts["_target"].items()})
     else:
         estimator._target = estimator._find_target(None)
+    canvas_size = estimator._canvas.canvas_size
+    encoder: Encoder
+    if make_trunk := estimator.__dict__.pop("_make_trunk", None):
+        with torch.random.fork_rng():
+            encoder = OwnEncoder(make_trunk, canvas_size, z)
     # On the meta device nothing is allocated or initialised before the shapes are compared.
     with torch.device("meta"):
-        encoder: Encoder
-        if parts["encoder_"]["trunk.0.weight"].ndim == 2:
+        if make_trunk is None and parts["encoder_"]["trunk.0.weight"].ndim == 2:
             encoder = FeatureEncoder(n_features, z)
-        else:
-            encoder = ImageEncoder(estimator._canvas.canvas_size, z)
+        elif make_trunk is None:
+            convolutions = [t for _, t in sorted(parts["encoder_"].items()) if t.ndim == 4]
+            encoder = ImageEncoder(canvas_size, z, [len(weight) for weight in convolutions])
         variance_head = nn.Linear(encoder.head.in_features, z)
     estimator.encoder_ = _filled(encoder, parts["encoder_"])
     estimator._variance_head = (
         _filled(variance_head, parts["_variance_head"]) if parts["_variance_head"] else None
     )
-    estimator.loss_network_ = (
-        _filled(empty_loss_network(estimator.loss_network), parts["loss_network_"])
-        if n_features  # not `if parts[...]`: a pooling layer has no weights
-        else None
-    )
+    estimator.loss_network_ = None
+    if n_features:  # not `if parts[...]`: a pooling layer has no weights
+        estimator._loss_network = _networks(estimator._loss_network)
+        network = empty_loss_network(estimator._loss_network)
+        estimator.loss_network_ = _filled(network, parts["loss_network_"])
     with torch.device("meta"):
         decoder, estimator._loss = estimator._make_objective(estimator._target, n_features, z)
     estimator.decoder_ = _filled(decoder, parts["decoder_"])
@@ -236,6 +245,13 @@ def _as_json(name: str, value: Any) -> Any:
         return str(value)
     if isinstance(value, np.random.RandomState):
         return None  # its draws are over
+    if name.endswith("loss_network"):
+        value = _plain_networks(value)
+    if isinstance(value, dict) and "LossNetwork" in value:
+        parameters = value["LossNetwork"].items()
+        return {"LossNetwork": {key: _as_json(key, one) for key, one in parameters}}
+    if name.endswith("loss_network") and isinstance(value, list):
+        return [_as_json(name, one) for one in value]
     try:
         json.dumps(value, allow_nan=False)
     except (TypeError, ValueError) as error:
@@ -249,7 +265,25 @@ def _as_json(name: str, value: Any) -> Any:
 def _from_json(name: str, value: Any) -> Any:
     if name == "feature_names_in_":
         return np.asarray(value, dtype=object)
-    return _tuples(value) if name == "image_shape_" else value
+    if name == "loss_network":
+        return _networks(value)
+    return _tuples(value) if name.startswith("image_shape") else value
+
+
+def _plain_networks(value: Any) -> Any:
+    """Turn descriptions of loss networks into dicts of their parameters."""
+    if isinstance(value, list | tuple):
+        return [_plain_networks(one) for one in value]
+    return (
+        {"LossNetwork": value.get_params(deep=False)} if isinstance(value, LossNetwork) else value
+    )
+
+
+def _networks(value: Any) -> Any:
+    """Turn dicts of parameters into descriptions of loss networks again."""
+    if isinstance(value, list):
+        return [_networks(one) for one in value]
+    return LossNetwork(**value["LossNetwork"]) if isinstance(value, dict) else value
 
 
 def _tuples(value: Any) -> Any:

@@ -21,13 +21,17 @@ from sklearn.utils import gen_batches
 from torch import nn
 
 from skfp.cache import Cache, fingerprint
+from skfp.devices import OnDevice
 from skfp.heap import keep_freed_memory
 from skfp.images import Images
+from skfp.loss_network import FrozenNetwork, JointNetwork, check_features
+from skfp.preprocessing import Canvas
 from skfp.sources import as_source, give_back_pages, to_device
 
 BATCH_SIZE = 256
 MAX_BYTES_IN_MEMORY = 2**28
 COMPONENT_SAMPLE = 4096
+BALANCING_SAMPLE = 128
 MOST_COMPONENTS = 512
 EXPLAINED_VARIANCE = 0.98
 _COMPONENTS = ("mean", "basis", "explained_variance_ratio")
@@ -127,10 +131,14 @@ class View:
 
     def features(self) -> Features:
         """Return the features of all images."""
-        arrays = self.cache(
-            lambda: {"rows": compute(self.source, self.see, self.n_features)}, "features"
-        )
-        return Features(arrays["rows"])
+
+        def compute_checked() -> dict[str, np.ndarray]:
+            rows = compute(self.source, self.see, self.n_features)
+            sample = np.linspace(0, len(rows) - 1, min(len(rows), BATCH_SIZE)).astype(int)
+            check_features(torch.from_numpy(rows[sample]), self.source.read(sample))
+            return {"rows": rows}
+
+        return Features(self.cache(compute_checked, "features")["rows"])
 
     def coefficients(self, components: Components) -> Features:
         """Return the rows that `components` makes of the features of all images."""
@@ -174,6 +182,8 @@ class View:
                     for batch in gen_batches(n_sample, BATCH_SIZE)
                 ]
             )
+        few = np.sort(rows[:BATCH_SIZE])
+        check_features(torch.from_numpy(sample), self.source.read(few))
         wanted = MOST_COMPONENTS if n_components == "auto" else int(n_components)
         with np.errstate(invalid="ignore"):
             pca = PCA(
@@ -192,6 +202,41 @@ class View:
             "basis": np.ascontiguousarray(pca.components_[:k], dtype=np.float32),
             "explained_variance_ratio": np.asarray(explained[k - 1], dtype=np.float32),
         }
+
+
+def look(
+    images: Images, canvas: Canvas, network: FrozenNetwork, device: torch.device, memory: Any
+) -> View:
+    """Let a loss network look at images.
+
+    Parameters
+    ----------
+    images : Images
+        Where the network is several in one, the first images that it sees say how these are
+        balanced.
+    canvas : Canvas
+        Turns stored images into those that the network sees.
+    network : FrozenNetwork
+        Moved to the device.
+    device : torch.device
+    memory : None, str, path-like or joblib.Memory
+        Where to keep what it sees.
+
+    Returns
+    -------
+    view : View
+    """
+    network = network.to(device)
+    if isinstance(network.network, JointNetwork):
+        rows = np.linspace(0, len(images) - 1, min(len(images), BALANCING_SAMPLE)).astype(int)
+        network.network.balance(canvas(images.read(rows).to(device)))
+    key = () if memory is None else (images.fingerprint(), network.fingerprint())
+    return View(
+        images,
+        OnDevice(nn.Sequential(canvas, network), device),
+        network.n_features(canvas.canvas_size),
+        Cache(memory, *key),
+    )
 
 
 @keep_freed_memory()

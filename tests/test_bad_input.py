@@ -395,10 +395,10 @@ class TestParameters:
         with pytest.raises(ValueError, match=r"[Uu]nknown loss_network 'alexnett'.*'alexnet'"):
             quick(loss_network="alexnett", encoder="features").fit(X)
 
-    @pytest.mark.parametrize("loss_network", [3, None, ["alexnet"]], ids=str)
+    @pytest.mark.parametrize("loss_network", [3, None, ["alexnet", 3]], ids=str)
     def test_loss_network_of_wrong_type(self, quick, X, loss_network):
         with pytest.raises((ValueError, TypeError), match=r"loss_network.*must be"):
-            quick(loss_network=loss_network).fit(X)
+            quick(loss_network=loss_network, encoder="features").fit(X)
 
     def test_loss_network_that_cannot_take_the_images(self, X):
         network = torch.nn.Conv2d(3, 1, kernel_size=65)

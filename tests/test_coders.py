@@ -1,14 +1,21 @@
 """The four coders: shapes, parameter counts and layers of the paper."""
 
+import pickle
+
+import numpy as np
 import pytest
 import torch
+from sklearn.base import clone
 from torch import nn
 
+from skfp import FeaturePredictionEncoder, PixelAutoencoder
 from skfp.coders import (
+    IMAGE_ENCODERS,
     FeatureDecoder,
     FeatureEncoder,
     ImageDecoder,
     ImageEncoder,
+    OwnEncoder,
     fold_batch_norm,
 )
 
@@ -151,3 +158,89 @@ class TestFoldBatchNorm:
         assert sum(isinstance(layer, nn.BatchNorm2d) for layer in encoder.modules()) == 4
         for name, tensor in encoder.state_dict().items():
             torch.testing.assert_close(tensor, before[name], rtol=0, atol=0)
+
+    def test_module_that_begins_with_batch_norm(self):
+        trunk = nn.Sequential(nn.BatchNorm2d(3), nn.Conv2d(3, 4, 8, stride=8), nn.BatchNorm2d(4))
+        encoder = OwnEncoder(lambda size: trunk, (64, 64), z=2)
+        encoder(torch.rand(8, 3, 64, 64) * 3 - 1)
+        encoder.eval()
+
+        folded = fold_batch_norm(encoder)
+
+        kinds = [type(layer) for layer in folded.modules()]
+        assert kinds.count(nn.BatchNorm2d) == 1
+        images = torch.rand(4, 3, 64, 64)
+        torch.testing.assert_close(folded(images), encoder(images), rtol=1e-4, atol=1e-5)
+
+
+class TestOtherEncoders:
+    def test_small_and_large_have_half_and_twice_the_channels(self):
+        for name, factor in (("small", 0.5), ("image", 1), ("large", 2)):
+            assert IMAGE_ENCODERS[name] == tuple(int(factor * c) for c in (32, 64, 128, 256))
+
+    @pytest.mark.parametrize("encoder", ["small", "large"])
+    def test_fit_save_and_export(self, frames, tmp_path, encoder):
+        fitted = FeaturePredictionEncoder(z=3, encoder=encoder, max_epochs=1, random_state=0)
+        embedding = fitted.fit_transform(frames)
+        fitted.save(tmp_path / "encoder.safetensors")
+
+        assert fitted.encoder_.trunk[0].out_channels == IMAGE_ENCODERS[encoder][0]
+        loaded = FeaturePredictionEncoder.load(tmp_path / "encoder.safetensors")
+        for again in (loaded, pickle.loads(pickle.dumps(fitted))):
+            np.testing.assert_array_equal(again.transform(frames), embedding)
+        module = fitted.to_torch(fold_batch_norm=True)
+        np.testing.assert_allclose(
+            module(torch.from_numpy(frames)).detach(), embedding, rtol=1e-4, atol=1e-5
+        )
+
+
+def make_trunk(size):
+    """Pool colours in a grid, whatever the size of the images."""
+    assert size == (64, 64)
+    return nn.Sequential(
+        nn.Conv2d(3, 4, 8, stride=8), nn.BatchNorm2d(4), nn.ReLU(), nn.AdaptiveAvgPool2d(2)
+    )
+
+
+class TestOwnEncoder:
+    @pytest.mark.parametrize("gamma", [0.0, 0.1])
+    def test_fits_pickles_and_exports(self, frames, gamma):
+        fitted = FeaturePredictionEncoder(
+            z=3, encoder=make_trunk, gamma=gamma, max_epochs=2, random_state=0
+        )
+        embedding = fitted.fit_transform(frames)
+
+        assert embedding.shape == (len(frames), 3)
+        again = pickle.loads(pickle.dumps(fitted))
+        np.testing.assert_array_equal(again.transform(frames), embedding)
+        assert again.partial_fit(frames).n_epochs_ == 3
+        np.testing.assert_array_equal(clone(fitted).fit_transform(frames), embedding)
+        np.testing.assert_allclose(
+            fitted.to_torch()(torch.from_numpy(frames)).detach(), embedding, rtol=1e-4, atol=1e-5
+        )
+
+    def test_cannot_go_into_a_file_without_code(self, frames, tmp_path):
+        fitted = PixelAutoencoder(z=2, encoder=make_trunk, max_epochs=1).fit(frames)
+        with pytest.raises(ValueError, match=r"encoder is a function.*joblib\.dump"):
+            fitted.save(tmp_path / "encoder.safetensors")
+
+    def test_a_fit_outlives_another_parameter(self, frames):
+        fitted = PixelAutoencoder(z=2, encoder=make_trunk, max_epochs=1).fit(frames)
+        embedding = fitted.transform(frames)
+        again = pickle.loads(pickle.dumps(fitted.set_params(encoder="small")))
+        np.testing.assert_array_equal(again.transform(frames), embedding)
+
+    @pytest.mark.parametrize(
+        ("encoder", "error", "message"),
+        [
+            (nn.AvgPool2d(8), TypeError, "encoder is a module.*function"),
+            (lambda size: size, TypeError, "returned a tuple"),
+            (lambda size: nn.Linear(3, 4), ValueError, "cannot take images"),
+            (lambda size: nn.Conv2d(3, 4, 65), ValueError, "cannot take images"),
+            (lambda size: nn.Flatten(0), ValueError, r"\(2, ...\)|returned no tensor"),
+        ],
+        ids=["module", "no module", "no images", "too small", "no rows"],
+    )
+    def test_wrong(self, frames, encoder, error, message):
+        with pytest.raises(error, match=message):
+            PixelAutoencoder(z=2, encoder=encoder, max_epochs=1).fit(frames)

