@@ -28,6 +28,7 @@ from torch import nn
 
 from skfp.cache import Cache
 from skfp.coders import Encoder, FeatureEncoder, ImageEncoder, fold_batch_norm
+from skfp.dask_arrays import BlockEmbedder, embed_blocks, is_dask_array, stand_in
 from skfp.devices import OnDevice, choose_device
 from skfp.export import ExportMixin
 from skfp.images import ImageFormat, Images, as_array, check_images, check_images_like
@@ -355,13 +356,14 @@ class BaseImageEncoder(
 
         Parameters
         ----------
-        X : array-like or Tensor
+        X : array-like, Tensor or dask.array.Array
             Images of the size and channels that fit has seen, in the same layout or flattened.
 
         Returns
         -------
-        embedding : ndarray or Tensor of shape (n, z), dtype float32
-            A tensor, where X is, on its device.
+        embedding : ndarray, Tensor or dask.array.Array of shape (n, z), dtype float32
+            A tensor, where X is, on its device. A dask array, where X is: nothing is computed
+            before dask is asked to, and blocks of images become blocks of the embedding.
 
         Raises
         ------
@@ -371,8 +373,13 @@ class BaseImageEncoder(
             If the images are of another size, channel count or value range than in fit.
         """
         check_is_fitted(self)
-        images = self._check_images(X, reset=False)
         embedder = self._make_embedder(fold_batch_norm(self.encoder_))
+        if is_dask_array(X):
+            self._check_images(stand_in(X, self._format), reset=False)
+            return embed_blocks(
+                X, BlockEmbedder(self._format, embedder, self._n_features_out, self.device)
+            )
+        images = self._check_images(X, reset=False)
         embed = OnDevice(embedder, choose_device(self.device))
         if isinstance(images.array, torch.Tensor):
             with torch.no_grad():
