@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import math
 import os
 import warnings
@@ -24,9 +25,11 @@ from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state, gen_batches
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
+from skorch import NeuralNet
 from torch import nn
 
-from skfp.cache import Cache
+from skfp.cache import Cache, fingerprint
+from skfp.checkpoint import Checkpoint, open_checkpoint
 from skfp.coders import Encoder, FeatureEncoder, ImageEncoder, fold_batch_norm
 from skfp.dask_arrays import BlockEmbedder, embed_blocks, is_dask_array, stand_in
 from skfp.devices import OnDevice, choose_device
@@ -43,6 +46,12 @@ from skfp.training import (
     continue_coders,
     finished_epochs,
     fit_coders,
+)
+
+# Parameters that do not decide what a fit computes.
+_NO_FACTS = (
+    *("checkpoint_dir", "memory", "device", "verbose", "callbacks"),
+    *("loss_network", "random_state"),  # what comes of these is told instead
 )
 
 
@@ -80,6 +89,8 @@ class BaseImageEncoder(
         "patience": [Interval(Integral, 1, None, closed="left")],
         "gamma": [Interval(Real, 0, None, closed="left")],
         "memory": [str, os.PathLike, HasMethods("cache"), None],
+        "checkpoint_dir": [str, os.PathLike, None],
+        "warm_start": ["boolean"],
         "precision": [StrOptions({"auto", "float32", "bfloat16"})],
         "compile": ["boolean"],
         "device": [str, torch.device],
@@ -97,6 +108,7 @@ class BaseImageEncoder(
         "patience": 10,
     }
 
+    history_: list[dict[str, Any]]
     encoder_: Encoder
     decoder_: nn.Module
     loss_network_: LossNetwork | None
@@ -119,6 +131,8 @@ class BaseImageEncoder(
         patience: int = 10,
         gamma: float = 0.0,
         memory: Any = None,
+        checkpoint_dir: str | os.PathLike[str] | None = None,
+        warm_start: bool = False,
         precision: str = "auto",
         compile: bool = False,
         device: str | torch.device = "auto",
@@ -138,6 +152,8 @@ class BaseImageEncoder(
         self.patience = patience
         self.gamma = gamma
         self.memory = memory
+        self.checkpoint_dir = checkpoint_dir
+        self.warm_start = warm_start
         self.precision = precision
         self.compile = compile
         self.device = device
@@ -218,63 +234,121 @@ class BaseImageEncoder(
             If X holds no images, or images that are not finite or too small, or the loss network
             is unknown or cannot look at images of that size.
         """
-        images = self._check_images(X, reset=True)
+        continues = self.warm_start and self.__sklearn_is_fitted__()
+        images = self._check_images(X, reset=not continues)
         valid_images = None if X_val is None else self._check_validation_images(X_val)
         self._check_n_samples(len(images), valid_images is not None)
         device = choose_device(self.device)
-        with self._seeded(self._draw_seed()):
-            self.loss_network_ = self._load_loss_network()
-            view = self._view(images, device, self.memory)
-            autoencoder, loss = self._make_autoencoder(view)
-            if valid_images is None:
-                train_rows, valid_rows = train_test_split(
-                    np.arange(len(images)),
-                    test_size=self.validation_fraction,
-                    random_state=self._seed,
+        drawn_seed = self._draw_seed()
+        with open_checkpoint(self.checkpoint_dir) as checkpoint:
+            self._seed = drawn_seed if checkpoint.seed is None else checkpoint.seed
+            with self._seeded(self._seed):
+                if not continues:
+                    self.loss_network_ = self._load_loss_network()
+                if self.checkpoint_dir is not None:
+                    facts = self._facts(images, valid_images, continues)
+                    checkpoint.identify(facts, self._seed)
+                view = self._view(images, device, self.memory)
+                autoencoder, loss = self._make_autoencoder(view, continues, checkpoint)
+                if valid_images is None:
+                    train_rows, valid_rows = train_test_split(
+                        np.arange(len(images)),
+                        test_size=self.validation_fraction,
+                        random_state=self._seed,
+                    )
+                    train = self._training_set(images, view, train_rows)
+                    valid = TrainingSet(train.inputs, train.targets, valid_rows)
+                else:
+                    train = self._training_set(images, view)
+                    valid_view = self._view(valid_images, device, self.memory)
+                    valid = self._training_set(valid_images, valid_view)
+                net = fit_coders(
+                    autoencoder,
+                    loss,
+                    train,
+                    valid,
+                    self._settings(device, self._seed),
+                    max_epochs=self.max_epochs,
+                    lr_schedule=self.lr_schedule,
+                    patience=self.patience,
+                    verbose=int(self.verbose),
+                    callbacks=self.callbacks or (),
+                    checkpoint=checkpoint,
+                    target=self._target,
                 )
-                train = self._training_set(images, view, train_rows)
-                valid = TrainingSet(train.inputs, train.targets, valid_rows)
-            else:
-                train = self._training_set(images, view)
-                valid_view = self._view(valid_images, device, self.memory)
-                valid = self._training_set(valid_images, valid_view)
-            net = fit_coders(
-                autoencoder,
-                loss,
-                train,
-                valid,
-                self._settings(device, self._seed),
-                max_epochs=self.max_epochs,
-                lr_schedule=self.lr_schedule,
-                patience=self.patience,
-                verbose=int(self.verbose),
-                callbacks=self.callbacks or (),
-            )
 
+        # First, as it may find that nothing was learned; what an earlier fit has left then stays.
+        self._keep_history(net, continues)
         self._keep(autoencoder, loss)
         self._moments: dict[int, dict[str, torch.Tensor]] = {}
-        finished = finished_epochs(net)
+        return self
+
+    def _facts(
+        self, images: Images, valid_images: Images | None, continues: bool
+    ) -> dict[str, Any]:
+        """List what decides the course of a fit, as plain values."""
+
+        def tell(images: Images) -> str:
+            digest = hashlib.sha256(images.fingerprint().encode()).hexdigest()
+            return f"{len(images)} images, SHA-256 {digest[:16]}"
+
+        digest = hashlib.sha256()
+        for module in (self.encoder_, self.decoder_) if continues else ():
+            for tensor in module.state_dict().values():
+                digest.update(fingerprint(tensor.numpy()).encode())
+        loss_network = self.loss_network_
+        return {
+            "estimator": type(self).__name__,
+            **{
+                name: _plain(value)
+                for name, value in self.get_params(deep=False).items()
+                if name not in _NO_FACTS
+            },
+            "loss network": None if loss_network is None else loss_network.fingerprint()[:16],
+            # Of any other source of seeds, only the seed that it gave is known.
+            "random_state": _plain(self.random_state)
+            if isinstance(self.random_state, Integral)
+            else None,
+            "weights before": digest.hexdigest()[:16] if continues else "random",
+            "X": tell(images),
+            "X_val": None if valid_images is None else tell(valid_images),
+        }
+
+    def _keep_history(self, net: NeuralNet, continues: bool) -> None:
+        """Keep what is known of each epoch, and say which one the encoder is of."""
+        finished, n_begun = finished_epochs(net), len(net.history)
         if not finished:
             raise KeyboardInterrupt("Interrupted before the first epoch was over.")
-        if len(finished) < len(net.history):
-            warnings.warn(
-                f"Training was interrupted in epoch {len(net.history)} of {self.max_epochs}. The "
-                "encoder is that of the best epoch before. What called fit goes on: interrupt "
-                "again to stop that too.",
-                UserWarning,
-                stacklevel=3,
-            )
+        earlier = self.history_ if continues else []
+        for row in finished:
+            row["epoch"] += len(earlier)
+        last = finished[-1]
         sound = [row for row in finished if math.isfinite(row["valid_loss"])]
-        if not sound:
-            raise ValueError(
-                f"Training diverged: no epoch has a finite validation loss. Lower lr={self.lr}."
+        has_diverged = not (sound and math.isfinite(last["train_loss"]))
+        if has_diverged:
+            told = (
+                f"Training diverged in epoch {last['epoch']}: the loss is {last['train_loss']:g} "
+                f"in training and {last['valid_loss']:g} in validation, at a learning rate of "
+                f"{net.optimizer_.param_groups[0]['lr']:.2g}. Lower lr={self.lr:g}, to "
+                f"{self.lr / 10:g} for example, and look for images with extreme values."
             )
-        self.history_ = finished
+            if not sound:
+                raise ValueError(told)
+            told += " The encoder is that of the best epoch before."
+            warnings.warn(told, UserWarning, stacklevel=4)
+        elif len(finished) < n_begun:
+            warnings.warn(
+                f"Training was interrupted in epoch {len(earlier) + n_begun} of "
+                f"{len(earlier) + self.max_epochs}. The encoder is that of the best epoch before. "
+                "What called fit goes on: interrupt again to stop that too.",
+                UserWarning,
+                stacklevel=4,
+            )
+        self.history_ = [*earlier, *finished]
         best = min(sound, key=lambda row: row["valid_loss"])
         self.best_epoch_ = best["epoch"]
         self.validation_loss_ = best["valid_loss"]
         self.n_epochs_ = len(self.history_)
-        return self
 
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X: Any, y: Any = None) -> Self:
@@ -314,15 +388,10 @@ class BaseImageEncoder(
             if starts:
                 self.loss_network_ = self._load_loss_network()
             view = self._view(images, device, None)
+            autoencoder, loss = self._make_autoencoder(view, not starts)
             if starts:
-                autoencoder, loss = self._make_autoencoder(view)
                 self._moments = {}
                 self.history_ = []
-            else:
-                autoencoder = Autoencoder(
-                    self._prepare, self.encoder_, self.decoder_, self._variance_head
-                )
-                loss = self._loss
             net = continue_coders(
                 autoencoder,
                 loss.to(device),
@@ -482,15 +551,33 @@ class BaseImageEncoder(
         see = [self.loss_network_] if self._takes_features and self.loss_network_ else []
         return nn.Sequential(self._canvas, *copy.deepcopy(see), encoder)
 
-    def _make_autoencoder(self, view: View) -> tuple[Autoencoder, nn.Module]:
-        """Make an untrained coder pair and its loss."""
+    def _make_autoencoder(
+        self, view: View, continues: bool, checkpoint: Checkpoint | None = None
+    ) -> tuple[Autoencoder, nn.Module]:
+        """Make an untrained coder pair and its loss, or take those of the last fit."""
+        if continues:
+            self._check_structure()
+            coders = (self.encoder_, self.decoder_, self._variance_head)
+            # Copied, so that what is there stays until something better is.
+            return Autoencoder(self._prepare, *copy.deepcopy(coders)), self._loss
         self._n_loss_features = view.n_features
         encoder = self._make_encoder(view.n_features)
-        self._target = self._find_target(view)
+        kept = {} if checkpoint is None else checkpoint.part("target")
+        self._target = Components(**kept) if kept else self._find_target(view)
         decoder, loss = self._make_objective(self._target, view.n_features, self.z)
         head = encoder.head
         variance_head = nn.Linear(head.in_features, head.out_features) if self.gamma > 0 else None
         return Autoencoder(self._prepare, encoder, decoder, variance_head), loss
+
+    def _check_structure(self) -> None:
+        """Refuse to go on with coders of another shape than parameters now ask for."""
+        kind = "features" if self._takes_features else "image"
+        for name, learned in {"z": self._n_features_out, "encoder": kind}.items():
+            if getattr(self, name) != learned:
+                raise ValueError(
+                    f"{name} is {getattr(self, name)!r}, but training goes on with coders of "
+                    f"{name}={learned!r}. Set it back, or fit with warm_start=False to begin anew."
+                )
 
     def _settings(self, device: torch.device, seed: int) -> Settings:
         return Settings(
@@ -603,3 +690,12 @@ class BaseImageEncoder(
         tags.input_tags.three_d_array = True
         tags.transformer_tags.preserves_dtype = []
         return tags
+
+
+def _plain(value: Any) -> Any:
+    """Turn a parameter into a value that JSON gives back as it is."""
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value if isinstance(value, str | int | float | None) else repr(value)

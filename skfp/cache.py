@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import joblib
 import numpy as np
-from filelock import FileLock
+from filelock import AcquireReturnProxy, FileLock
 from sklearn.utils import gen_batches
 
 Arrays = dict[str, np.ndarray]
@@ -29,8 +30,7 @@ class Cache:
 
     def __init__(self, memory: Any, *key: str) -> None:
         if not (memory is None or hasattr(memory, "cache")):
-            # Entries may be larger than memory, so they are mapped instead of read.
-            memory = joblib.Memory(memory, mmap_mode="r", verbose=0)
+            memory = _open(memory)
         self.memory = memory
         self.key = key
 
@@ -51,13 +51,23 @@ class Cache:
         if self.memory is None or self.memory.location is None:
             return compute()
         full_key = (*self.key, *key)
-        remembered = self.memory.cache(_compute, ignore=["compute"])
-        locks = Path(self.memory.location) / "skfp-locks"
-        locks.mkdir(parents=True, exist_ok=True)
-        # Processes that want the same entry wait here for the first one to compute it.
-        with FileLock(locks / joblib.hash(full_key)):
-            entry = remembered.call_and_shelve(full_key, compute)
-            arrays = _undamaged(entry)
+        computed: list[Arrays] = []
+
+        def compute_once() -> Arrays:
+            if not computed:
+                computed.append(compute())
+            return computed[0]
+
+        try:
+            lock = self._lock(full_key)
+        except OSError as error:
+            _warn_unusable(self.memory.location, error)
+            return compute()
+        with lock:
+            remembered = self.memory.cache(_compute, ignore=["compute"])
+            entry = remembered.call_and_shelve(full_key, compute_once)
+            # What was computed just now need not be read back, and a full disk may not hold it.
+            arrays = computed[0] if computed else _undamaged(entry)
             if arrays is None:
                 warnings.warn(
                     f"A damaged entry of the cache {str(self.memory.location)!r} was dropped, and "
@@ -66,8 +76,33 @@ class Cache:
                     stacklevel=2,
                 )
                 entry.clear()
-                arrays, _ = remembered(full_key, compute)
+                remembered(full_key, compute_once)
+                arrays = compute_once()
         return arrays
+
+    def _lock(self, full_key: tuple) -> AcquireReturnProxy:
+        """Wait until no other process computes the same entry."""
+        folder = Path(self.memory.location) / "skfp-locks"
+        folder.mkdir(parents=True, exist_ok=True)
+        return FileLock(folder / joblib.hash(full_key)).acquire()
+
+
+def _open(location: str | os.PathLike[str]) -> joblib.Memory | None:
+    try:
+        # Entries may be larger than memory, so they are mapped instead of read.
+        return joblib.Memory(location, mmap_mode="r", verbose=0)
+    except OSError as error:
+        _warn_unusable(location, error)
+        return None
+
+
+def _warn_unusable(location: str | os.PathLike[str], error: OSError) -> None:
+    warnings.warn(
+        f"The cache {os.fspath(location)!r} cannot be written ({error}): what the loss network "
+        "sees is computed for this fit alone. Pass a memory that can be written, or None.",
+        RuntimeWarning,
+        stacklevel=3,
+    )
 
 
 def _compute(key: tuple, compute: Callable[[], Arrays]) -> tuple[Arrays, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Sequence
 from numbers import Integral
 from typing import Any, ClassVar
@@ -74,6 +75,14 @@ class FeaturePredictionEncoder(BaseImageEncoder):
         Where to keep what the loss network sees in the images, for the next fit on the same
         images with the same loss network, also in other processes. None computes it once per fit.
         Entries are pickles written by joblib: use a folder that only you can write to.
+    checkpoint_dir : str, path-like or None, default=None
+        Folder, one for each fit, where the whole state of training is written after every epoch.
+        When fit is called again with the same images and parameters, it goes on from there, and
+        ends bit for bit where it would have ended without a break, on a CPU with the same number
+        of threads. Holds numbers and JSON, no code. State of `callbacks` is not in it.
+    warm_start : bool, default=False
+        Whether fit goes on from the coders of an earlier fit or partial_fit, for another
+        `max_epochs`, instead of beginning anew.
     precision : {"auto", "float32", "bfloat16"}, default="auto"
         Arithmetic of training. "auto" is mixed bfloat16 on a GPU and float32 elsewhere.
     compile : bool, default=False
@@ -172,6 +181,8 @@ class FeaturePredictionEncoder(BaseImageEncoder):
         patience: int = 10,
         gamma: float = 0.0,
         memory: Any = None,
+        checkpoint_dir: str | os.PathLike[str] | None = None,
+        warm_start: bool = False,
         precision: str = "auto",
         compile: bool = False,
         device: str | torch.device = "auto",
@@ -192,6 +203,8 @@ class FeaturePredictionEncoder(BaseImageEncoder):
             patience=patience,
             gamma=gamma,
             memory=memory,
+            checkpoint_dir=checkpoint_dir,
+            warm_start=warm_start,
             precision=precision,
             compile=compile,
             device=device,
@@ -308,6 +321,14 @@ class PerceptualAutoencoder(_ImageAutoencoder):
         Where to keep what the loss network sees in the images, for the next fit on the same
         images with the same loss network, also in other processes. None computes it once per fit.
         Entries are pickles written by joblib: use a folder that only you can write to.
+    checkpoint_dir : str, path-like or None, default=None
+        Folder, one for each fit, where the whole state of training is written after every epoch.
+        When fit is called again with the same images and parameters, it goes on from there, and
+        ends bit for bit where it would have ended without a break, on a CPU with the same number
+        of threads. Holds numbers and JSON, no code. State of `callbacks` is not in it.
+    warm_start : bool, default=False
+        Whether fit goes on from the coders of an earlier fit or partial_fit, for another
+        `max_epochs`, instead of beginning anew.
     precision : {"auto", "float32", "bfloat16"}, default="auto"
         Arithmetic of training. "auto" is mixed bfloat16 on a GPU and float32 elsewhere.
     compile : bool, default=False
@@ -417,6 +438,14 @@ class PixelAutoencoder(_ImageAutoencoder):
         Where to keep what the loss network sees in the images, for the next fit on the same
         images with the same loss network, also in other processes. None computes it once per fit.
         Entries are pickles written by joblib: use a folder that only you can write to.
+    checkpoint_dir : str, path-like or None, default=None
+        Folder, one for each fit, where the whole state of training is written after every epoch.
+        When fit is called again with the same images and parameters, it goes on from there, and
+        ends bit for bit where it would have ended without a break, on a CPU with the same number
+        of threads. Holds numbers and JSON, no code. State of `callbacks` is not in it.
+    warm_start : bool, default=False
+        Whether fit goes on from the coders of an earlier fit or partial_fit, for another
+        `max_epochs`, instead of beginning anew.
     precision : {"auto", "float32", "bfloat16"}, default="auto"
         Arithmetic of training. "auto" is mixed bfloat16 on a GPU and float32 elsewhere.
     compile : bool, default=False

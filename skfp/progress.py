@@ -85,6 +85,11 @@ class EpochBar(Progress):
             desc=f"epoch 1/{self.max_epochs}",
         )
 
+    def on_epoch_begin(self, net: Any, **kwargs: Any) -> None:
+        """Begin where training begins: after a checkpoint, that is not the first epoch."""
+        self.bar_.n = self.n_images * (len(net.history) - 1)
+        self.bar_.set_description(f"epoch {len(net.history)}/{self.max_epochs}")
+
     def on_batch_end(self, net: Any, batch: Any, training: bool, **kwargs: Any) -> None:
         """Move the bar on, and look at the loss no more than twice a second."""
         if not training:
@@ -102,8 +107,7 @@ class EpochBar(Progress):
         row = net.history[-1]
         self.losses_["train"] = f"{row['train_loss']:.5f}"
         self.losses_["valid"] = f"{row['valid_loss']:.5f}"
-        self.bar_.set_postfix(self.losses_, refresh=False)
-        self.bar_.set_description(f"epoch {row['epoch']}/{self.max_epochs}")
+        self.bar_.set_postfix(self.losses_)
 
     def on_train_end(self, net: Any, **kwargs: Any) -> None:
         """Close the bar."""

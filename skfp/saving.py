@@ -5,14 +5,11 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import tempfile
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
@@ -20,13 +17,12 @@ from skfp.coders import Encoder, FeatureEncoder, ImageEncoder
 from skfp.images import ImageFormat
 from skfp.loss_network import empty_loss_network
 from skfp.targets import Components
+from skfp.tensorfile import Tensors, read_tensors, write_tensors
 
 FORMAT = 1
 _MODULES = ("encoder_", "decoder_", "loss_network_", "_target", "_variance_head")
 # Nothing to do with the embedding, and of types that only Python itself can write down.
-_NOT_SAVED = ("memory", "callbacks", "_metadata_request")
-
-Tensors = dict[str, torch.Tensor]
+_NOT_SAVED = ("memory", "checkpoint_dir", "callbacks", "_metadata_request")
 
 
 class SavingMixin:
@@ -110,12 +106,7 @@ class SavingMixin:
                 f"Cannot save to {str(path)!r}: there is no folder {str(path.parent)!r}. Make it "
                 "first."
             )
-        tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
-        # Written beside its place and moved there, so that a full disk leaves the old file whole.
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as folder:
-            temporary = Path(folder) / path.name
-            save_file(tensors, temporary, {"skfp": json.dumps(header, allow_nan=False)})
-            os.replace(temporary, path)
+        write_tensors(path, tensors, header)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
@@ -142,11 +133,9 @@ class SavingMixin:
         if not Path(path).is_file():
             raise FileNotFoundError(f"{wrong}: there is no such file.")
         try:
-            with safe_open(path, "pt") as file:
-                header = json.loads((file.metadata() or {}).get("skfp", "null"))
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except (OSError, RecursionError, SafetensorError, ValueError) as error:
-            raise ValueError(f"{wrong}: it is no whole safetensors file ({error}).") from error
+            tensors, header = read_tensors(Path(path))
+        except ValueError as error:
+            raise ValueError(f"{wrong}: {error}.") from error
         if not isinstance(header, dict) or header.get("format") != FORMAT:
             raise ValueError(
                 f"{wrong}: it was not written by save, or by another version of skfp. Expected "

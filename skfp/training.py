@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import math
+import warnings
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from skorch import NeuralNet
-from skorch.callbacks import EarlyStopping, LRScheduler
+from skorch.callbacks import Callback, EarlyStopping, LRScheduler
 from skorch.helper import predefined_split
 from torch import nn
 from torch.utils.data import Dataset
 
+from skfp.checkpoint import Checkpoint, load_moments
 from skfp.coders import Encoder
 from skfp.heap import keep_freed_memory
 from skfp.losses import variational_term
@@ -119,6 +122,43 @@ class CoderNet(NeuralNet):
         super().__init__(*args, **kwargs)
         self.gamma = gamma
         self.autocast = autocast
+        self.n_parts = 1
+
+    def train_step_single(self, batch: Any, **fit_params: Any) -> dict[str, Any]:
+        """Make a forward and a backward pass over a batch, in as many parts as memory asks for."""
+        while True:
+            try:
+                if self.n_parts == 1:
+                    return super().train_step_single(batch, **fit_params)
+                return self._train_in_parts(batch, **fit_params)
+            except torch.OutOfMemoryError:
+                size = -(-len(batch[0]) // self.n_parts)
+                if size < 2:
+                    raise
+            # Past the handler, which would keep the tensors of the failed step alive.
+            self.n_parts *= 2
+            self._zero_grad_optimizer()
+            torch.cuda.empty_cache()
+            warnings.warn(
+                f"The device is out of memory for {size} images at a time. From here on each "
+                f"batch of {len(batch[0])} passes through in {self.n_parts} parts, which is "
+                "slower; gradients are summed over the batch as before. To be faster, free memory "
+                "on the device or lower batch_size.",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+
+    def _train_in_parts(self, batch: Any, **fit_params: Any) -> dict[str, Any]:
+        self._set_training(True)
+        total: Any = 0.0
+        size = -(-len(batch[0]) // self.n_parts)
+        for inputs, targets in zip(*(values.split(size) for values in batch), strict=True):
+            decoded = self.infer(inputs, **fit_params)
+            loss = self.get_loss(decoded, targets, X=inputs, training=True)
+            loss = loss * (len(inputs) / len(batch[0]))
+            loss.backward()
+            total = total + loss.detach()
+        return {"loss": total, "y_pred": decoded}
 
     def infer(self, x: torch.Tensor, **fit_params: Any) -> Decoded:
         """Encode and decode a batch."""
@@ -156,6 +196,15 @@ class CoderNet(NeuralNet):
         best = min((row[name] for row in self.history[:-1]), default=float("inf"))
         self.history.record(name, loss)
         self.history.record(f"{name}_best", loss < best)
+
+
+class StopWhenDiverged(Callback):
+    """Ends training after an epoch whose training loss is not finite: no later one will be."""
+
+    def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
+        """Stop as skorch's own early stopping does."""
+        if not math.isfinite(net.history[-1]["train_loss"]):
+            raise KeyboardInterrupt
 
 
 class Settings(NamedTuple):
@@ -196,6 +245,8 @@ def fit_coders(
     patience: int,
     verbose: int,
     callbacks: Sequence[Any],
+    checkpoint: Checkpoint,
+    target: nn.Module | None,
 ) -> NeuralNet:
     """Train a coder pair and leave it at its best epoch.
 
@@ -210,6 +261,10 @@ def fit_coders(
     settings : Settings
     max_epochs, lr_schedule, patience, verbose, callbacks
         As in the estimators.
+    checkpoint : Checkpoint
+        Whose state training goes on from, and where it is kept.
+    target : nn.Module or None
+        Kept with that state.
 
     Returns
     -------
@@ -218,18 +273,20 @@ def fit_coders(
     """
     # What is told of an epoch comes before what may end training after it.
     steps: list[Any] = make_progress(verbose, len(train), max_epochs)
+    schedule = None
     if lr_schedule == "one-cycle":
         n_batches = -(-len(train) // settings.batch_size)
-        steps.append(
-            LRScheduler(
-                torch.optim.lr_scheduler.OneCycleLR,
-                max_lr=settings.lr,
-                total_steps=n_batches * max_epochs + 1,
-                step_every="batch",
-                event_name=None,
-            )
+        schedule = LRScheduler(
+            torch.optim.lr_scheduler.OneCycleLR,
+            max_lr=settings.lr,
+            total_steps=n_batches * max_epochs + 1,
+            step_every="batch",
+            event_name=None,
         )
-    steps.append(EarlyStopping(patience=patience, threshold=0, load_best=True))
+        steps.append(schedule)
+    stopping = EarlyStopping(patience=patience, threshold=0, load_best=True)
+    checkpoint.follow(schedule, stopping, target)
+    steps += [StopWhenDiverged(), stopping, checkpoint]
     net = _make_net(
         autoencoder,
         loss,
@@ -238,7 +295,8 @@ def fit_coders(
         train_split=predefined_split(valid.to(settings.device)),
         callbacks=[*steps, *callbacks],
     )
-    return net.fit(train.to(settings.device), y=None)
+    epochs = max_epochs - checkpoint.n_epochs
+    return net.initialize().partial_fit(train.to(settings.device), y=None, epochs=epochs)
 
 
 @keep_freed_memory()
@@ -268,16 +326,7 @@ def continue_coders(
     net = _make_net(
         autoencoder, loss, settings, max_epochs=1, train_split=None, callbacks=list(callbacks)
     ).initialize()
-    # Fused Adam walks weights and moments side by side in memory: they must be laid out alike.
-    laid_out = {
-        parameter: {
-            name: moment.to(memory_format=torch.channels_last) if moment.ndim == 4 else moment
-            for name, moment in moments_of_parameter.items()
-        }
-        for parameter, moments_of_parameter in moments.items()
-    }
-    adam = net.optimizer_.state_dict()
-    net.optimizer_.load_state_dict({**adam, "state": laid_out})
+    load_moments(net.optimizer_, moments)
     return net.partial_fit(train.to(settings.device), y=None)
 
 
