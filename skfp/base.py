@@ -8,7 +8,7 @@ import math
 import os
 import warnings
 from abc import ABCMeta, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from numbers import Integral, Real
 from typing import Any, ClassVar, NamedTuple, Self
@@ -28,6 +28,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from skorch import NeuralNet
 from torch import nn
 
+from skfp import processes
 from skfp.cache import Cache, fingerprint
 from skfp.checkpoint import Checkpoint, open_checkpoint
 from skfp.coders import Encoder, FeatureEncoder, ImageEncoder, fold_batch_norm
@@ -410,7 +411,7 @@ class BaseImageEncoder(
             {
                 "epoch": len(self.history_) + 1,
                 "train_loss": row["train_loss"],
-                "seconds": row["dur"],
+                "seconds": processes.agreed(row["dur"]),
             }
         )
         self.n_epochs_ = len(self.history_)
@@ -603,7 +604,8 @@ class BaseImageEncoder(
         self.n_parameters_ = sum(p.numel() for p in autoencoder.parameters() if p.requires_grad)
 
     def _draw_seed(self) -> int:
-        self._seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
+        seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
+        self._seed = processes.agreed(seed)
         return self._seed
 
     @staticmethod
@@ -619,9 +621,13 @@ class BaseImageEncoder(
         if self.loss_network_ is None:
             return View(images, self._canvas, 0, Cache(None))
         key = () if memory is None else (images.fingerprint(), self.loss_network_.fingerprint())
+        see: Callable = OnDevice(nn.Sequential(self._canvas, self.loss_network_), device)
+        if memory is None:
+            # What is kept is computed by one process, while the others wait to read it.
+            see = processes.divided(see)
         view = View(
             images,
-            OnDevice(nn.Sequential(self._canvas, self.loss_network_), device),
+            see,
             self.loss_network_.n_features(self._canvas.canvas_size),
             Cache(memory, *key),
         )

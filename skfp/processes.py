@@ -84,12 +84,21 @@ def divided(function: Callable) -> Callable:
     return divided
 
 
-def data_parallel(module: nn.Module) -> nn.Module:
-    """Give all processes the main one's weights, and the mean of their gradients in each step."""
-    if count() == 1:
-        return module
+def data_parallel(module: nn.Module) -> Callable:
+    """Give all processes the main one's weights, and the mean of their gradients in each step.
+
+    Parameters
+    ----------
+    module : nn.Module
+        Stays what it is: not wrapped, and with the same names of weights.
+
+    Returns
+    -------
+    forward : callable
+        What to call in place of the module, in a group.
+    """
     # BatchNorm's buffers stay equal without being sent: they come from the whole batch.
-    return DistributedDataParallel(module, broadcast_buffers=False)
+    return DistributedDataParallel(module, broadcast_buffers=False).__call__
 
 
 def weigh_gradient(loss: torch.Tensor, n_images: int) -> None:

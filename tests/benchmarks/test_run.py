@@ -7,13 +7,16 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import matplotlib.image
 import numpy as np
 import pytest
+from joblib import parallel_config
 from skorch.callbacks import Callback
 
+from benchmarks import backends
 from benchmarks.__main__ import main
 from benchmarks.cnn import SimpleCNN
 from benchmarks.methods import METHODS, was_interrupted
@@ -83,6 +86,78 @@ def test_a_killed_run_finishes_as_if_it_had_not_been_killed(arguments, tmp_path,
 
     assert main(arguments(whole, *grid)) == 0
     assert "3 of 3 already there" in capsys.readouterr().out
+
+
+GRID = ["--procedures", "I-F-FP", "F-F-FP", "--z", "3", "4", "--repeats", "1"]
+
+
+@pytest.fixture(scope="module")
+def sequential(arguments, tmp_path_factory):
+    """Records of four cells that ran one after the other."""
+    out = tmp_path_factory.mktemp("sequential")
+    assert main(arguments(out, *GRID)) == 0
+    return {name: without_times(record) for name, record in read(out).items()}
+
+
+def test_dask_workers_leave_the_same_records(
+    arguments, dask_client, sequential, tmp_path, capfd
+):
+    dask = pytest.importorskip("dask")
+    memory = tmp_path / "memory"
+    on_dask = ["--backend", "dask", "--memory", str(memory)]
+    with dask.config.set({"scheduler-address": dask_client.scheduler.address}):
+        assert main(arguments(tmp_path / "out", *GRID, *on_dask)) == 0
+    records = read(tmp_path / "out")
+    assert {name: without_times(record) for name, record in records.items()} == sequential
+    told = capfd.readouterr()
+    assert "Done   4 out of   4" in told.err + told.out
+    # For two sizes and two procedures: all targets, all features, and the components of both.
+    kept = sorted(path.parent for path in memory.rglob("output.pkl"))
+    assert len(kept) == 4
+
+
+def test_what_a_killed_dask_worker_has_begun_is_done_by_another(
+    arguments, dask_client, sequential, tmp_path, capfd
+):
+    home = arguments(tmp_path)[-1]
+    budget = BUDGETS["lunarlander"]["small"]
+    budget = budget._replace(n_unlabelled=45, n_labelled=45, n_test=30, max_epochs=1)
+    cells = make_cells("lunarlander", ["I-F-FP", "F-F-FP"], "defaults", [3, 4], 1, budget)
+    roles = load_roles("lunarlander", budget, data_home=home)
+    pids = list(dask_client.run(os.getpid).values())
+
+    def run():
+        with parallel_config(backend="dask", scatter=[roles]):
+            return run_grid(cells, roles, tmp_path)
+
+    told = ""
+    with ThreadPoolExecutor(1) as pool:
+        failures = pool.submit(run)
+        while not failures.done():
+            told += capfd.readouterr().out
+            # Both workers are in the middle of a cell.
+            if told.count(": started") == len(read(tmp_path)) + 2:
+                os.kill(pids[0], signal.SIGKILL)
+                break
+            time.sleep(0.01)
+        assert failures.result(timeout=300) == {}
+    told += capfd.readouterr().out
+    assert told.count(": started") == len(cells) + 1
+    records = {name: without_times(record) for name, record in read(tmp_path).items()}
+    assert records == sequential
+
+
+def test_ray_workers_leave_the_same_records(arguments, sequential, tmp_path):
+    pytest.importorskip("ray", reason="needs the extra ray")
+    assert main(arguments(tmp_path, *GRID, "--backend", "ray", "--n-jobs", "2")) == 0
+    records = read(tmp_path)
+    assert {name: without_times(record) for name, record in records.items()} == sequential
+
+
+def test_a_backend_that_is_not_installed_is_named(arguments, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(backends, "find_spec", lambda module: None)
+    assert main(arguments(tmp_path, "--backend", "ray")) == 2
+    assert "pip install 'skfp[ray]'" in capsys.readouterr().err
 
 
 def test_other_settings_do_not_reuse_records(arguments, tmp_path, capsys):
