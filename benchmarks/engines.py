@@ -1,14 +1,15 @@
 """Measure what a second process brings: dask workers that embed, accelerate processes that train.
 
 Every process has one thread. Frames are embedded from one zarr array into another: by a plain loop,
-by one dask worker, which shows what dask costs, and by two. Then `accelerate launch` trains with one
-process and with two, on the same batches. Prints a table and writes a JSON record.
+by one dask worker, which shows what dask costs, and by two. Then one accelerate process trains, and
+two, on the same batches. Prints a table and writes a JSON record.
 """
 
 from __future__ import annotations
 
 import argparse
 import math
+import os
 import statistics
 import subprocess
 import sys
@@ -158,19 +159,18 @@ def embed_in_loop_once(encoder: str, source: str) -> None:
 def train_with_accelerate(args: argparse.Namespace, train_on: Path, n_processes: int) -> float:
     """Train with so many processes of one thread each, and return the seconds of an epoch."""
     out = train_on.parent / "training" / "epoch.json"
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu"]
-    command += ["--num_machines", "1", "--num_processes", str(n_processes)]
-    command += ["--mixed_precision", "no", "--dynamo_backend", "no"]
-    command += ["--num_cpu_threads_per_process", "1", "--module", "benchmarks", "engines"]
+    # This is torchrun: `accelerate launch` starts several processes on GPUs only.
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += ["--nproc-per-node", str(n_processes), "--module", "benchmarks", "engines"]
     command += ["--train-on", str(train_on), "--out", str(out), "--epochs", str(args.epochs)]
     command += ["--batch-size", str(args.batch_size)]
-    subprocess.run(command, check=True)
+    subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     (record,) = read_records(out.parent)
     return record["seconds"]
 
 
 def _train(args: argparse.Namespace) -> None:
-    """Train as one of the processes that `accelerate launch` has started."""
+    """Train as one of the processes that torchrun has started."""
     import numpy as np
     from accelerate import Accelerator
 

@@ -97,8 +97,7 @@ def data_parallel(module: nn.Module) -> Callable:
     forward : callable
         What to call in place of the module, in a group.
     """
-    # BatchNorm's buffers stay equal without being sent: they come from the whole batch.
-    return DistributedDataParallel(module, broadcast_buffers=False).__call__
+    return DistributedDataParallel(module).__call__
 
 
 def weigh_gradient(loss: torch.Tensor, n_images: int) -> None:
@@ -130,7 +129,7 @@ class SharedBatchNorm2d(nn.BatchNorm2d):
             return super().forward(maps)
         axes = (0, 2, 3)
         (n_values,) = totals([maps.numel() / self.num_features], maps.device)
-        wide = maps.float()
+        wide = maps.to(torch.promote_types(maps.dtype, torch.float32))
         mean = _Sum.apply(wide.sum(axes)) / n_values
         centred = wide - mean[:, None, None]
         variance = _Sum.apply(centred.square().sum(axes)) / n_values

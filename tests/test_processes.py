@@ -10,12 +10,18 @@ import numpy as np
 import pytest
 import torch
 from skorch.callbacks import Callback
+from torch import nn
+from torch.nn import functional as F
 
-from skfp import FeaturePredictionEncoder, PerceptualAutoencoder, PixelAutoencoder
+from skfp import FeaturePredictionEncoder, PerceptualAutoencoder, PixelAutoencoder, processes
+from skfp.coders import FeatureDecoder, ImageEncoder
 
 ROOT = Path(__file__).parents[1]
-# Batches of 9, 9, 9, 9 and 1 images: of the last one, a process gets nothing.
+# Batches of 9, 9, 9, 9 and 1 images: of the last one, a process gets nothing. Learning rates are
+# low: the biases before BatchNorm have a gradient of rounding errors alone, of which Adam makes
+# steps of full length, in one process as in two.
 SETTINGS = {"z": 3, "max_epochs": 3, "batch_size": 9, "random_state": 0}
+SETTINGS |= {"lr": 1e-4}
 N_TRAIN, N_VALID = 37, 3
 FITS = {
     "I-F-FP": FeaturePredictionEncoder(**SETTINGS),
@@ -42,7 +48,7 @@ def checkpointed(folder, stop_after=None):
     return FeaturePredictionEncoder(**SETTINGS, checkpoint_dir=folder, callbacks=callbacks)
 
 
-class CountingNetwork(torch.nn.AvgPool2d):
+class CountingNetwork(nn.AvgPool2d):
     """A loss network that counts the images it has seen."""
 
     n_images = 0
@@ -50,6 +56,20 @@ class CountingNetwork(torch.nn.AvgPool2d):
     def forward(self, images):
         CountingNetwork.n_images += len(images)
         return super().forward(images)
+
+
+def gradients(n_images):
+    """Gradients of one step, and BatchNorm's statistics after it, in double precision."""
+    torch.manual_seed(0)
+    model = nn.Sequential(ImageEncoder((64, 64), 3), FeatureDecoder(3, 8)).double()
+    images = torch.rand(n_images, 3, 64, 64, dtype=torch.float64)
+    targets = torch.rand(n_images, 8, dtype=torch.float64)
+    forward = processes.data_parallel(model) if processes.count() > 1 else model
+    predicted = forward(processes.part(images))
+    loss = F.mse_loss(predicted, processes.part(targets)) if len(predicted) else predicted.sum()
+    processes.weigh_gradient(loss, len(predicted))
+    loss.backward()
+    return [p.grad.numpy() for p in model.parameters()] + [b.numpy() for b in model.buffers()]
 
 
 def train(folder):
@@ -78,6 +98,7 @@ def train(folder):
         "pickles": {name: pickle.dumps(encoder) for name, encoder in fitted.items()},
         "histories": {name: encoder.history_ for name, encoder in fitted.items()},
         "embeddings": {name: encoder.transform(images) for name, encoder in fitted.items()},
+        "gradients": {n_images: gradients(n_images) for n_images in (1, 8, 9)},
         "n_images": CountingNetwork.n_images,
         "n_processes": accelerator.num_processes,
     }
@@ -110,11 +131,9 @@ def folder(images, tmp_path_factory):
 def results(folder):
     """What two processes have found, each in its own memory."""
     pytest.importorskip("accelerate", reason="needs the extra accelerate")
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
-    launch += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
-    launch += ["--num_cpu_threads_per_process", "1", "--main_process_port", "0"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     done = subprocess.run(
-        [*launch, __file__, str(folder)],
+        [*torchrun, "--nproc-per-node", "2", __file__, str(folder)],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
@@ -132,11 +151,19 @@ def alone(images):
     return {name: fit(encoder, images) for name, encoder in FITS.items()}
 
 
+@pytest.mark.parametrize("n_images", [1, 8, 9])
+def test_gradients_and_statistics_are_those_of_the_whole_batch(results, n_images):
+    assert [result["n_processes"] for result in results] == [2, 2]
+    for result in results:
+        pairs = zip(result["gradients"][n_images], gradients(n_images), strict=True)
+        for together, alone in pairs:
+            np.testing.assert_allclose(together, alone, rtol=1e-9, atol=1e-12)
+
+
 @pytest.mark.parametrize("name", [name for name in FITS if name != "seed of its own"])
 def test_losses_are_those_of_one_process(results, alone, name):
-    assert [result["n_processes"] for result in results] == [2, 2]
     together = losses(results[0]["histories"][name])
-    np.testing.assert_allclose(together, losses(alone[name].history_), rtol=1e-4)
+    np.testing.assert_allclose(together, losses(alone[name].history_), rtol=5e-3)
 
 
 @pytest.mark.parametrize("name", FITS)
@@ -177,7 +204,7 @@ def test_a_checkpoint_is_continued_by_more_or_fewer_processes(
         history = fit(checkpointed(folder / "together"), images).history_
     else:
         history = results[0]["histories"][name]
-    np.testing.assert_allclose(losses(history), losses(alone["I-F-FP"].history_), rtol=1e-4)
+    np.testing.assert_allclose(losses(history), losses(alone["I-F-FP"].history_), rtol=5e-3)
 
 
 if __name__ == "__main__":
