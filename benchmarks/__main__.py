@@ -16,6 +16,8 @@ COMMANDS = {
     "memory": "peak memory of fitting on 105,000 images",
     "study": "targets, batch size, schedule and augmentation against training seconds (an hour)",
     "speed": "images per second of training and embedding against textbook loops (minutes)",
+    "engines": "what a second dask worker or accelerate process brings (minutes)",
+    "scale": "time, memory, disk and money of up to a billion images (minutes)",
     "readme": "fill the README's tables from the committed result files",
 }
 

@@ -82,7 +82,7 @@ def _ray(n_jobs: int, shared: list) -> Iterator[None]:
     try:
         # An actor that dies is started again, and does its task again.
         again = {"max_restarts": -1, "max_task_retries": -1}
-        with parallel_config("ray", ray_remote_args=again):
+        with parallel_config("ray", n_jobs=-1, ray_remote_args=again):
             yield
     finally:
         ray.shutdown()

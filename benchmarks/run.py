@@ -6,8 +6,8 @@ continues where it stopped when the same command is given once more. The repeat'
 seed.
 
 With `--backend dask` or `ray` cells run on the workers of a cluster: the one that
-DASK_SCHEDULER_ADDRESS or RAY_ADDRESS names, else `--n-jobs` processes of this machine. Workers write
-their records themselves, and share what `--memory` keeps: both folders must be theirs too.
+DASK_SCHEDULER_ADDRESS or RAY_ADDRESS names, else `--n-jobs` processes of this machine. Workers
+write their records themselves, and share what `--memory` keeps: both folders must be theirs too.
 """
 
 from __future__ import annotations
@@ -266,9 +266,7 @@ def _attempt(
     try:
         # Beside other cells, a cell stays on its worker: dask would send its probes to all.
         with nullcontext() if alone else parallel_config("sequential"):
-            record = cell.run(
-                roles, n_jobs=-1 if alone else 1, verbose=int(alone), memory=memory
-            )
+            record = cell.run(roles, n_jobs=-1 if alone else 1, verbose=int(alone), memory=memory)
         write_record(folder / cell.file_name, record)
     except Exception as error:
         print(f"{cell.name}: failed, {type(error).__name__}: {error}", flush=True)

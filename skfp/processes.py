@@ -1,8 +1,8 @@
 """Several processes that train one encoder together, each on its part of every batch.
 
-`accelerate launch` and `torchrun` start a script several times, and `accelerate.Accelerator()` in it
-makes these processes a group of torch. In a group, `fit` trains one encoder: everything here does
-nothing in a process that is alone.
+`accelerate launch` and `torchrun` start a script several times, and `accelerate.Accelerator()` in
+it makes these processes a group of torch. In a group, `fit` trains one encoder: everything here
+does nothing in a process that is alone.
 """
 
 from __future__ import annotations
@@ -122,6 +122,11 @@ class SharedBatchNorm2d(nn.BatchNorm2d):
     torch's `SyncBatchNorm` does that on GPUs only. The gradient passes through the statistics as
     it does in one process.
     """
+
+    running_mean: torch.Tensor
+    running_var: torch.Tensor
+    num_batches_tracked: torch.Tensor
+    momentum: float
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
         """Normalise feature maps (b, channels, height, width)."""

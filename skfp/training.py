@@ -210,8 +210,8 @@ class CoderNet(NeuralNet):
             total = total + step["loss"].detach() * len(batch[0])
             n_images += len(batch[0])
             self.notify("on_batch_end", batch=batch, training=training, **step)
-        total, n_images = processes.totals([float(total), n_images], self.device)
-        loss = total / n_images
+        total, n_all = processes.totals([float(total), n_images], self.device)
+        loss = total / n_all
         name = f"{prefix}_loss"
         best = min((row[name] for row in self.history[:-1]), default=float("inf"))
         self.history.record(name, loss)

@@ -177,9 +177,7 @@ class TestCluster:
         assert 1 <= len(unpickled) <= 2 < images.npartitions
         assert len(set(unpickled)) == len(unpickled)
 
-    def test_search_computes_features_once_per_training_set(
-        self, dask_client, frames, tmp_path
-    ):
+    def test_search_computes_features_once_per_training_set(self, dask_client, frames, tmp_path):
         def search(folder):
             (tmp_path / folder).mkdir()
             return GridSearchCV(

@@ -196,9 +196,7 @@ def test_one_process_writes_checkpoints(results, folder):
 
 
 @pytest.mark.parametrize("name", ["begun together", "begun alone"])
-def test_a_checkpoint_is_continued_by_more_or_fewer_processes(
-    results, alone, folder, images, name
-):
+def test_a_checkpoint_is_continued_by_more_or_fewer_processes(results, alone, folder, images, name):
     if name == "begun together":
         assert len(results[0]["histories"][name]) == 2
         history = fit(checkpointed(folder / "together"), images).history_

@@ -1,5 +1,6 @@
 """The runner of the paper's comparison, run for real on a few images."""
 
+import contextlib
 import gzip
 import json
 import os
@@ -9,6 +10,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 
 import matplotlib.image
 import numpy as np
@@ -99,9 +101,7 @@ def sequential(arguments, tmp_path_factory):
     return {name: without_times(record) for name, record in read(out).items()}
 
 
-def test_dask_workers_leave_the_same_records(
-    arguments, dask_client, sequential, tmp_path, capfd
-):
+def test_dask_workers_leave_the_same_records(arguments, dask_client, sequential, tmp_path, capfd):
     dask = pytest.importorskip("dask")
     memory = tmp_path / "memory"
     on_dask = ["--backend", "dask", "--memory", str(memory)]
@@ -149,11 +149,34 @@ def test_what_a_killed_dask_worker_has_begun_is_done_by_another(
     assert records == sequential
 
 
-def test_ray_workers_leave_the_same_records(arguments, sequential, tmp_path):
+def test_ray_workers_leave_the_same_records_though_one_is_killed(
+    arguments, sequential, tmp_path, capfd
+):
     pytest.importorskip("ray", reason="needs the extra ray")
-    assert main(arguments(tmp_path, *GRID, "--backend", "ray", "--n-jobs", "2")) == 0
-    records = read(tmp_path)
-    assert {name: without_times(record) for name, record in records.items()} == sequential
+    psutil = pytest.importorskip("psutil")
+
+    def kill_a_busy_worker():
+        while not finished.is_set():
+            for process in psutil.Process().children(recursive=True):
+                with contextlib.suppress(psutil.Error):
+                    if process.cmdline()[:1] == ["ray::PoolActor.run_batch"] and read(tmp_path):
+                        process.kill()
+                        return True
+            time.sleep(0.05)
+        return False
+
+    finished = Event()
+    with ThreadPoolExecutor(1) as pool:
+        killed = pool.submit(kill_a_busy_worker)
+        try:
+            assert main(arguments(tmp_path, *GRID, "--backend", "ray", "--n-jobs", "2")) == 0
+        finally:
+            finished.set()
+        assert killed.result()
+    records = {name: without_times(record) for name, record in read(tmp_path).items()}
+    assert records == sequential
+    told = capfd.readouterr()
+    assert "Done   3 out of   3" in told.err + told.out
 
 
 def test_a_backend_that_is_not_installed_is_named(arguments, tmp_path, monkeypatch, capsys):
