@@ -123,9 +123,9 @@ def embed_in_loop(encoder: str, source: str, target: str) -> float:
     fitted.transform(images[:CHUNK])
     start = time.perf_counter()
     embedding = zarr.open_array(
-        target, mode="w", shape=(len(images), Z), chunks=(CHUNK, Z), dtype=np.float32
+        target, mode="w", shape=(images.shape[0], Z), chunks=(CHUNK, Z), dtype=np.float32
     )
-    for rows in gen_batches(len(images), CHUNK):
+    for rows in gen_batches(images.shape[0], CHUNK):
         embedding[rows] = fitted.transform(images[rows])
     return time.perf_counter() - start
 
