@@ -13,6 +13,7 @@ COMMANDS = {
     "run": "the paper's comparison, cell by cell; a killed run goes on (minutes to days)",
     "convergence": "validation loss by epoch until it no longer falls (hours)",
     "report": "the paper's tables and figures, made of the records of `run` (seconds)",
+    "faults": "kill processes, fill disks, damage files, and count what is lost (minutes)",
     "memory": "peak memory of fitting on 105,000 images",
     "study": "targets, batch size, schedule and augmentation against training seconds (an hour)",
     "speed": "images per second of training and embedding against textbook loops (minutes)",

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from benchmarks import demo, speed, study
+from benchmarks import demo, faults, speed, study
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -21,6 +21,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "demo": lambda: demo.readme_block(ROOT, RESULTS / "demo"),
     "study": lambda: study.readme_block(ROOT, RESULTS / "study"),
     "defaults": lambda: study.readme_block(ROOT, RESULTS / "defaults"),
+    "faults": lambda: faults.readme_block(ROOT, RESULTS / "faults"),
     "speed": lambda: speed.readme_block(ROOT, RESULTS / "speed.json"),
 }
 

@@ -6,7 +6,6 @@ import copy
 import hashlib
 import math
 import os
-import warnings
 from abc import ABCMeta, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -25,7 +24,6 @@ from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state, gen_batches
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
-from skorch import NeuralNet
 from torch import nn
 
 from skfp import processes
@@ -45,8 +43,8 @@ from skfp.training import (
     Settings,
     TrainingSet,
     continue_coders,
-    finished_epochs,
     fit_coders,
+    judge_epochs,
 )
 
 # Parameters that do not decide what a fit computes.
@@ -236,6 +234,8 @@ class BaseImageEncoder(
             is unknown or cannot look at images of that size.
         """
         continues = self.warm_start and self.__sklearn_is_fitted__()
+        if continues:
+            self._check_structure()
         images = self._check_images(X, reset=not continues)
         valid_images = None if X_val is None else self._check_validation_images(X_val)
         self._check_n_samples(len(images), valid_images is not None)
@@ -279,9 +279,13 @@ class BaseImageEncoder(
                 )
 
         # First, as it may find that nothing was learned; what an earlier fit has left then stays.
-        self._keep_history(net, continues)
+        history, best = judge_epochs(net, self.max_epochs, self.history_ if continues else [])
         self._keep(autoencoder, loss)
         self._moments: dict[int, dict[str, torch.Tensor]] = {}
+        self.history_ = history
+        self.best_epoch_ = best["epoch"]
+        self.validation_loss_ = best["valid_loss"]
+        self.n_epochs_ = len(self.history_)
         return self
 
     def _facts(
@@ -314,42 +318,6 @@ class BaseImageEncoder(
             "X": tell(images),
             "X_val": None if valid_images is None else tell(valid_images),
         }
-
-    def _keep_history(self, net: NeuralNet, continues: bool) -> None:
-        """Keep what is known of each epoch, and say which one the encoder is of."""
-        finished, n_begun = finished_epochs(net), len(net.history)
-        if not finished:
-            raise KeyboardInterrupt("Interrupted before the first epoch was over.")
-        earlier = self.history_ if continues else []
-        for row in finished:
-            row["epoch"] += len(earlier)
-        last = finished[-1]
-        sound = [row for row in finished if math.isfinite(row["valid_loss"])]
-        has_diverged = not (sound and math.isfinite(last["train_loss"]))
-        if has_diverged:
-            told = (
-                f"Training diverged in epoch {last['epoch']}: the loss is {last['train_loss']:g} "
-                f"in training and {last['valid_loss']:g} in validation, at a learning rate of "
-                f"{net.optimizer_.param_groups[0]['lr']:.2g}. Lower lr={self.lr:g}, to "
-                f"{self.lr / 10:g} for example, and look for images with extreme values."
-            )
-            if not sound:
-                raise ValueError(told)
-            told += " The encoder is that of the best epoch before."
-            warnings.warn(told, UserWarning, stacklevel=4)
-        elif len(finished) < n_begun:
-            warnings.warn(
-                f"Training was interrupted in epoch {len(earlier) + n_begun} of "
-                f"{len(earlier) + self.max_epochs}. The encoder is that of the best epoch before. "
-                "What called fit goes on: interrupt again to stop that too.",
-                UserWarning,
-                stacklevel=4,
-            )
-        self.history_ = [*earlier, *finished]
-        best = min(sound, key=lambda row: row["valid_loss"])
-        self.best_epoch_ = best["epoch"]
-        self.validation_loss_ = best["valid_loss"]
-        self.n_epochs_ = len(self.history_)
 
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X: Any, y: Any = None) -> Self:
@@ -557,7 +525,6 @@ class BaseImageEncoder(
     ) -> tuple[Autoencoder, nn.Module]:
         """Make an untrained coder pair and its loss, or take those of the last fit."""
         if continues:
-            self._check_structure()
             coders = (self.encoder_, self.decoder_, self._variance_head)
             # Copied, so that what is there stays until something better is.
             return Autoencoder(self._prepare, *copy.deepcopy(coders)), self._loss

@@ -57,7 +57,7 @@ class FeaturePredictionEncoder(BaseImageEncoder):
         holds flattened rows. Rows without it are read as grey images as square as possible.
     max_epochs : int, default=50
         Epochs to train at most.
-    batch_size : int, default=128
+    batch_size : int, default=64
         Images per training step.
     lr : float, default=3e-3
         Learning rate of Adam, at its highest where there is a schedule.
@@ -174,7 +174,7 @@ class FeaturePredictionEncoder(BaseImageEncoder):
         target_components: int | str | None = "auto",
         image_shape: Sequence[int] | None = None,
         max_epochs: int = 50,
-        batch_size: int = 128,
+        batch_size: int = 64,
         lr: float = 3e-3,
         lr_schedule: str | None = "one-cycle",
         validation_fraction: float = 0.2,

@@ -407,6 +407,68 @@ def finished_epochs(net: NeuralNet) -> list[dict[str, Any]]:
     return processes.agreed(finished)
 
 
+def judge_epochs(
+    net: NeuralNet, max_epochs: int, earlier: Sequence[dict[str, Any]] = ()
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """List the epochs of a fit and find the best, and tell where training ended badly.
+
+    Parameters
+    ----------
+    net : NeuralNet
+        After training.
+    max_epochs : int
+        How many were asked for.
+    earlier : list of dict
+        Epochs of fits before, that this one has continued.
+
+    Returns
+    -------
+    epochs : list of dict
+        All of them, numbered from 1.
+    best : dict
+        That of the least validation loss among the new ones.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        If training was interrupted before the first epoch was over.
+    ValueError
+        If no epoch has a finite validation loss.
+
+    Warns
+    -----
+    UserWarning
+        If training diverged or was interrupted after a good epoch.
+    """
+    finished = finished_epochs(net)
+    if not finished:
+        raise KeyboardInterrupt("Interrupted before the first epoch was over.")
+    for row in finished:
+        row["epoch"] += len(earlier)
+    last = finished[-1]
+    sound = [row for row in finished if math.isfinite(row["valid_loss"])]
+    told = ""
+    if not (sound and math.isfinite(last["train_loss"])):
+        told = (
+            f"Training diverged in epoch {last['epoch']}: the loss is {last['train_loss']:g} in "
+            f"training and {last['valid_loss']:g} in validation, at a learning rate of "
+            f"{net.optimizer_.param_groups[0]['lr']:.2g}. Lower lr={net.optimizer__lr:g}, to "
+            f"{net.optimizer__lr / 10:g} for example, and look for images with extreme values."
+        )
+        if not sound:
+            raise ValueError(told)
+    elif len(finished) < len(net.history):
+        told = (
+            f"Training was interrupted in epoch {len(earlier) + len(net.history)} of "
+            f"{len(earlier) + max_epochs}. What called fit goes on: interrupt again to stop that "
+            "too."
+        )
+    if told:
+        told += " The encoder is that of the best epoch before."
+        warnings.warn(told, UserWarning, stacklevel=5)
+    return [*earlier, *finished], min(sound, key=lambda row: row["valid_loss"])
+
+
 def whole_batch(batch: Any) -> Any:
     """Take what `TrainingSet.__getitems__` gives as the batch it already is."""
     return batch

@@ -80,8 +80,9 @@ def test_classes_are_read_out_even_when_sorted_and_rare(positions):
 
 
 def test_scale_of_the_embedding_does_not_matter(search, positions):
-    larger = select_probe(1000 * bent(positions[:900]), positions[:900], task="position", n_jobs=2)
-    assert larger.best_score_ == pytest.approx(search.best_score_, rel=0.3)
+    # By a power of two, which rounds nothing: training then takes the same course on any machine.
+    larger = select_probe(1024 * bent(positions[:900]), positions[:900], task="position", n_jobs=2)
+    assert larger.best_score_ == search.best_score_
 
 
 def test_unknown_task():
