@@ -10,8 +10,6 @@ import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from skfp.processes import SharedBatchNorm2d
-
 
 class Encoder(nn.Module):
     """A trunk and a linear head that maps its output to the embedding.
@@ -65,7 +63,7 @@ class ImageEncoder(Encoder):
         layers: list[nn.Module] = []
         for n_in, n_out in itertools.pairwise(self.CHANNELS):
             layers += [nn.Conv2d(n_in, n_out, self.KERNEL, stride=2)]
-            layers += [SharedBatchNorm2d(n_out), nn.ReLU(inplace=True)]
+            layers += [nn.BatchNorm2d(n_out), nn.ReLU(inplace=True)]
         sides = [self._side_after(side) for side in size]
         super().__init__(
             nn.Sequential(*layers, nn.Flatten()), self.CHANNELS[-1] * math.prod(sides), z
@@ -126,7 +124,7 @@ class ImageDecoder(nn.Module):
         layers: list[nn.Module] = []
         for n_in, n_out, kernel in ((self.WIDTH, 128, 5), (128, 64, 5), (64, 32, 6)):
             layers += [nn.ConvTranspose2d(n_in, n_out, kernel, stride=2)]
-            layers += [SharedBatchNorm2d(n_out), nn.ReLU(inplace=True)]
+            layers += [nn.BatchNorm2d(n_out), nn.ReLU(inplace=True)]
         self.layers = nn.Sequential(*layers, nn.ConvTranspose2d(32, 3, 6, stride=2), nn.Sigmoid())
 
     def forward(self, embedding: torch.Tensor) -> torch.Tensor:

@@ -90,14 +90,27 @@ def data_parallel(module: nn.Module) -> Callable:
     Parameters
     ----------
     module : nn.Module
-        Stays what it is: not wrapped, and with the same names of weights.
+        Not wrapped, so that its weights keep their names. Its BatchNorm layers normalise by the
+        whole batch until `end_data_parallel`.
 
     Returns
     -------
     forward : callable
         What to call in place of the module, in a group.
     """
+    _set_batch_norm(module, SharedBatchNorm2d)
     return DistributedDataParallel(module).__call__
+
+
+def end_data_parallel(module: nn.Module) -> None:
+    """Leave nothing in a module that needs a group."""
+    _set_batch_norm(module, nn.BatchNorm2d)
+
+
+def _set_batch_norm(module: nn.Module, kind: type) -> None:
+    for layer in module.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.__class__ = kind  # the two have the same state
 
 
 def weigh_gradient(loss: torch.Tensor, n_images: int) -> None:
@@ -130,7 +143,7 @@ class SharedBatchNorm2d(nn.BatchNorm2d):
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
         """Normalise feature maps (b, channels, height, width)."""
-        if count() == 1 or not self.training:
+        if not self.training:
             return super().forward(maps)
         axes = (0, 2, 3)
         (n_values,) = totals([maps.numel() / self.num_features], maps.device)

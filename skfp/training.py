@@ -176,6 +176,12 @@ class CoderNet(NeuralNet):
         if processes.count() > 1:
             self._together = processes.data_parallel(self.module_)
 
+    def on_train_end(self, *args: Any, **kwargs: Any) -> None:
+        """Leave the coders as they are in one process."""
+        super().on_train_end(*args, **kwargs)
+        if processes.count() > 1:
+            processes.end_data_parallel(self.module_)
+
     def get_loss(
         self, y_pred: Decoded, y_true: Any, X: Any = None, training: bool = False
     ) -> torch.Tensor:
