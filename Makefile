@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint examples docs
+.PHONY: demo test fuzz lint examples docs
 
 demo: .venv/benchmarks
 	$(BIN)/python -m benchmarks demo --out out/demo
@@ -10,10 +10,15 @@ demo: .venv/benchmarks
 test: .venv/test
 	$(BIN)/python -m pytest
 
+fuzz: .venv/test
+	$(BIN)/python -m pytest tests/test_fuzz.py --hypothesis-profile=fuzz
+
 lint: .venv/dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/bandit --quiet --recursive skfp
+	$(BIN)/python .ci/audit.py
 	$(BIN)/python -m benchmarks readme --check
 
 examples: .venv/examples

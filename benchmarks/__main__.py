@@ -14,7 +14,7 @@ COMMANDS = {
     "convergence": "validation loss by epoch until it no longer falls (hours)",
     "report": "the paper's tables and figures, made of the records of `run` (seconds)",
     "faults": "kill processes, fill disks, damage files, and count what is lost (minutes)",
-    "memory": "peak memory of fitting on 105,000 images",
+    "memory": "peak memory of fitting and embedding, in memory or beyond it (minutes)",
     "study": "targets, batch size, schedule and augmentation against training seconds (an hour)",
     "speed": "images per second of training and embedding against textbook loops (minutes)",
     "engines": "what a second dask worker or accelerate process brings (minutes)",

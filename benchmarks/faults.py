@@ -229,6 +229,8 @@ def interrupted(times: int, folder: Path, chance: random.Random) -> Outcome:
                 os.kill(os.getpid(), signal.SIGINT)
                 time.sleep(0.1)  # a signal arrives between two instructions
 
+    # A process in the background is started with this signal ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     images, lost = frames(), 0
     unbroken = make().fit(images)
     for number in range(times):

@@ -21,7 +21,7 @@ from sklearn.base import (
     _fit_context,
 )
 from sklearn.model_selection import train_test_split
-from sklearn.utils import check_random_state, gen_batches
+from sklearn.utils import check_random_state, gen_batches, metadata_routing
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import nn
@@ -37,6 +37,7 @@ from skfp.images import ImageFormat, Images, as_array, check_images, check_image
 from skfp.loss_network import LossNetwork, load_loss_network
 from skfp.preprocessing import Canvas
 from skfp.saving import SavingMixin
+from skfp.sources import Source
 from skfp.targets import BATCH_SIZE, Components, View, compute
 from skfp.training import (
     Autoencoder,
@@ -217,6 +218,9 @@ class BaseImageEncoder(
             Images, at least 16 by 16 pixels, with 1 (grey), 3 (RGB) or 4 (RGBA, alpha ignored)
             channels. uint8 is read as 0 to 255, floats in [0, 1] as they are, any other range is
             scaled by the range seen here. Images of less than 64 pixels are tiled.
+            A :class:`numpy.memmap`, an HDF5 or zarr array, or any object with `shape`, `dtype`
+            and `ndim` that reads slices of its rows is read batch by batch, never whole; so is a
+            map-style :class:`torch.utils.data.Dataset` of images or (image, ...) tuples.
         y : Ignored
             Not used, present by convention.
         X_val : array-like, default=None
@@ -389,41 +393,59 @@ class BaseImageEncoder(
                 delattr(self, name)
         return self
 
-    def transform(self, X: Any) -> Any:
+    # Where to write is said in the call, and never routed to it by a meta-estimator.
+    __metadata_request__transform: ClassVar[dict[str, str]] = {"out": metadata_routing.UNUSED}
+
+    def transform(self, X: Any, *, out: Any = None) -> Any:
         """Embed images.
 
         Parameters
         ----------
-        X : array-like, Tensor or dask.array.Array
-            Images of the size and channels that fit has seen, in the same layout or flattened.
+        X : array-like, Tensor, Dataset or dask.array.Array
+            Images of the size and channels that fit has seen, in the same layout or flattened;
+            read batch by batch as in `fit`.
+        out : ndarray of shape (n, z), dtype float32, default=None
+            Where to write the embedding, batch by batch: an array, a :class:`numpy.memmap`, or an
+            HDF5 or zarr array. None makes an array in memory.
 
         Returns
         -------
         embedding : ndarray, Tensor or dask.array.Array of shape (n, z), dtype float32
-            A tensor, where X is, on its device. A dask array, where X is: nothing is computed
-            before dask is asked to, and blocks of images become blocks of the embedding.
+            `out` if it is given, else a tensor, where X is, on its device. A dask array, where X
+            is: nothing is computed before dask is asked to, and blocks of images become blocks of
+            the embedding.
 
         Raises
         ------
         NotFittedError
             If fit was not called before.
         ValueError
-            If the images are of another size, channel count or value range than in fit.
+            If the images are of another size, channel count or value range than in fit, or `out`
+            is of another shape or type, or read-only.
+        TypeError
+            If `out` is no array.
         """
         check_is_fitted(self)
         embedder = self._make_embedder(fold_batch_norm(self.encoder_))
         if is_dask_array(X):
+            if out is not None:
+                raise ValueError(
+                    "X is a dask array, whose embedding is not computed yet. Leave `out` away, and "
+                    "call `store(out)` or `to_zarr(path)` of what transform returns."
+                )
             self._check_images(stand_in(X, self._format), reset=False)
             return embed_blocks(
                 X, BlockEmbedder(self._format, embedder, self._n_features_out, self.device)
             )
         images = self._check_images(X, reset=False)
         embed = OnDevice(embedder, choose_device(self.device))
-        if isinstance(images.array, torch.Tensor):
+        if out is None and isinstance(images.array, torch.Tensor):
             with torch.no_grad():
                 batches = (images.read(rows) for rows in gen_batches(len(images), BATCH_SIZE))
                 return torch.cat([embed(batch).to(images.array.device) for batch in batches])
-        return compute(images, embed, self._n_features_out, in_memory=True)
+        if out is None:
+            out = np.empty((len(images), self._n_features_out), dtype=np.float32)
+        return compute(images, embed, self._n_features_out, out=out)
 
     def score(self, X: Any, y: Any = None) -> float:
         """Negative loss on images, so that larger is better.
@@ -626,7 +648,8 @@ class BaseImageEncoder(
                 "single image as X[None]."
             )
         if array.ndim == 2:
-            validate_data(self, X, skip_check_array=True, reset=reset)
+            rows = array if isinstance(array, Source) else X
+            validate_data(self, rows, skip_check_array=True, reset=reset)
         if not reset:
             return check_images_like(array, self._format)
         if array.ndim > 2 and hasattr(self, "feature_names_in_"):

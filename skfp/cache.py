@@ -12,7 +12,8 @@ from typing import Any
 import joblib
 import numpy as np
 from filelock import AcquireReturnProxy, FileLock
-from sklearn.utils import gen_batches
+
+from skfp.sources import Source, as_source, in_parts
 
 Arrays = dict[str, np.ndarray]
 
@@ -122,10 +123,10 @@ def _checksum(arrays: Arrays) -> str:
     return "".join(fingerprint(array) for array in arrays.values())
 
 
-def fingerprint(array: np.ndarray) -> str:
+def fingerprint(array: np.ndarray | Source) -> str:
     """SHA-256 of an array's type, shape and values, read in parts."""
     digest = hashlib.sha256(f"{array.dtype.str} {array.shape}".encode())
-    array = np.atleast_1d(array)
-    for rows in gen_batches(len(array), 1024):
-        digest.update(np.ascontiguousarray(array[rows]).data)
+    rows = as_source(array if array.ndim else array[None])
+    for part in in_parts(rows):
+        digest.update(np.ascontiguousarray(rows[part]).data)
     return digest.hexdigest()

@@ -61,11 +61,12 @@ class BlockEmbedder:
 
     def __call__(self, block: np.ndarray) -> np.ndarray:
         """Embed a block of images: (n, z), float32."""
+        embedding = np.empty((len(block), self.z), dtype=np.float32)
         if not len(block):
-            return np.empty((0, self.z), dtype=np.float32)
+            return embedding
         images = check_images_like(as_array(block), self.format)
         embed = OnDevice(self.embedder, choose_device(self.device))
-        return compute(images, embed, self.z, in_memory=True)
+        return compute(images, embed, self.z, out=embedding)
 
 
 def embed_blocks(X: Any, embedder: BlockEmbedder) -> Any:

@@ -275,7 +275,7 @@ class _ImageAutoencoder(BaseImageEncoder):
         return torch.cat(images) if is_tensor else torch.cat(images).numpy()
 
     def _decoded_features(self, decoded: torch.Tensor) -> torch.Tensor:
-        assert self.loss_network_ is not None
+        assert self.loss_network_ is not None  # nosec B101 # known to be there, but not to mypy
         return self.loss_network_(decoded)
 
 
@@ -391,7 +391,7 @@ class PerceptualAutoencoder(_ImageAutoencoder):
         return nn.Identity()
 
     def _make_objective(self, target: nn.Module | None, n_features: int, z: int) -> Objective:
-        assert self.loss_network_ is not None
+        assert self.loss_network_ is not None  # nosec B101 # known to be there, but not to mypy
         decoder = ImageDecoder(z, self._canvas.canvas_size)
         return Objective(decoder, PerceptualLoss(self.loss_network_))
 

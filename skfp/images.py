@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from sklearn.utils import check_array, gen_batches
+from sklearn.utils import check_array
 
 from skfp.cache import fingerprint
+from skfp.sources import Rows, Source, as_source, as_tensor, in_known_mode, in_parts, to_device
 
 MIN_SIDE = 16
-_CHUNK = 1024
 # Images that span less of the range in fit have probably been scaled otherwise.
 _LEAST_SHARE = 0.02
 
@@ -31,17 +31,6 @@ _LAYOUTS = (
     "(n, pixels) with image_shape, where channels is 1 (grey), 3 (RGB) or 4 (RGBA)"
 )
 _LOAD = "To read image files, put skfp.ImageLoader() before the encoder."
-# Modes of PIL images whose values are no brightness, or packed otherwise, and what they become.
-_PIL_MODES = {
-    "1": "L",
-    "LA": "RGBA",
-    "P": "RGB",
-    "PA": "RGBA",
-    "CMYK": "RGB",
-    "YCbCr": "RGB",
-    "LAB": "RGB",
-    "HSV": "RGB",
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,7 +121,7 @@ class Images:
 
     Parameters
     ----------
-    array : ndarray or Tensor of shape (n_images, *format.shape)
+    array : ndarray, Tensor or Source of shape (n_images, *format.shape)
         The collection in the user's own layout; it is never copied as a whole.
     format : ImageFormat
         How an item of `array` is an image.
@@ -152,8 +141,8 @@ class Images:
 
     def fingerprint(self) -> str:
         """SHA-256 of the images and of how they are read."""
-        array = self.array.cpu() if isinstance(self.array, torch.Tensor) else self.array
-        return f"{fingerprint(np.asarray(array))} {self.format}"
+        array = self.array.cpu().numpy() if isinstance(self.array, torch.Tensor) else self.array
+        return f"{fingerprint(array)} {self.format}"
 
     def read(self, indices: Sequence[int] | np.ndarray | slice) -> torch.Tensor:
         """Read some images as uint8, or as float32 on the unit scale.
@@ -168,33 +157,27 @@ class Images:
         batch : Tensor of shape (n_indices, channels, height, width)
             Where the collection is.
         """
-        items = _as_tensor(self.array[indices])
+        items = as_tensor(self.array[indices])
         return self.format.to_batch(self.format.to_unit_scale(items))
 
     def to(self, device: torch.device) -> Images:
         """Hold the whole collection on a device, still in its own layout."""
-        return Images(_as_tensor(self.array).to(device), self.format)
+        return Images(to_device(self.array, device), self.format)
 
 
-def _as_tensor(items: np.ndarray | torch.Tensor) -> torch.Tensor:
-    if isinstance(items, torch.Tensor):
-        return items
-    # torch shares memory with arrays that it may write to, and warns of the others.
-    return torch.from_numpy(np.require(items, requirements=["C", "W"]))
-
-
-def as_array(X: Any) -> np.ndarray | torch.Tensor:
+def as_array(X: Any) -> Rows:
     """Refuse what holds no images, and return the rest as an array or tensor of numbers.
 
     Parameters
     ----------
-    X : array-like or Tensor
+    X : array-like, Tensor or Dataset
         Images in one of the accepted layouts.
 
     Returns
     -------
-    array : ndarray or Tensor
-        X itself where it is an array or a tensor of numbers already.
+    array : ndarray, Tensor or Source
+        X itself where it is an array or a tensor of numbers already; what reads it where it is
+        not in memory.
 
     Raises
     ------
@@ -205,34 +188,31 @@ def as_array(X: Any) -> np.ndarray | torch.Tensor:
     """
     if isinstance(X, torch.Tensor):
         return _check_tensor(X.detach())
+    if not isinstance(X, np.ndarray) and isinstance(source := as_source(X), Source):
+        return _check_source(source, type(X).__name__)
     if isinstance(X, str | os.PathLike):
         raise ValueError(f"X is {os.fspath(X)!r}, not images. {_LOAD} Expected: {_LAYOUTS}.")
     if hasattr(X, "to_numpy") and (values := X.to_numpy()).dtype.kind in "OU":
         X = values
-    if isinstance(X, np.ndarray) and X.dtype == object and X.size == len(X):
+    if isinstance(X, np.ndarray) and X.dtype == object and X.ndim and X.size == len(X):
         X = X.ravel().tolist()  # a column of images, or of what should be
     if isinstance(X, list | tuple):
         X = _stack(X)
         if isinstance(X, torch.Tensor):
             return _check_tensor(X)
-    if isinstance(X, np.ndarray) and X.dtype.kind in "USV":
-        raise ValueError(
-            f"X holds values of type {X.dtype}, not numbers. {_LOAD} Expected images: {_LAYOUTS}."
-        )
+    if isinstance(X, np.ndarray) and X.dtype != object:
+        _check_dtype(X.dtype)
     if not hasattr(X, "__array__") and np.ndim(X) == 0:
         raise ValueError(f"X is a {type(X).__name__}. Expected 2D array or images: {_LAYOUTS}.")
-    array = check_array(X, allow_nd=True, dtype="numeric", ensure_all_finite=False)
-    if array.dtype.kind == "b":
-        array = array.astype(np.uint8) * np.uint8(255)
-    if array.dtype == np.float16:
-        array = array.astype(np.float32)
-    if array.dtype == np.longdouble:
-        array = array.astype(np.float64)
-    if not array.dtype.isnative:
-        array = array.astype(array.dtype.newbyteorder("="))
+    try:
+        array = check_array(X, allow_nd=True, dtype="numeric", ensure_all_finite=False)
+    except (OverflowError, TypeError, ValueError) as error:
+        refusal = TypeError if isinstance(error, TypeError) else ValueError
+        raise refusal(f"X is no array of numbers: {error}\nExpected images: {_LAYOUTS}.") from error
+    _check_dtype(array.dtype)
     if array.ndim > 4:
         raise ValueError(f"X has {array.ndim} dimensions. Expected images: {_LAYOUTS}.")
-    return array
+    return as_source(array)
 
 
 def _stack(items: Sequence[Any]) -> Any:
@@ -244,9 +224,14 @@ def _stack(items: Sequence[Any]) -> Any:
             f"images: {_LAYOUTS}."
         )
     if not isinstance(first, np.ndarray | torch.Tensor | Image.Image):
-        return np.asarray(items)
+        try:
+            return np.asarray(items)
+        except ValueError as error:
+            raise ValueError(
+                f"X is a list that is no array: {error} Expected images: {_LAYOUTS}."
+            ) from error
     if not isinstance(first, torch.Tensor):
-        items = [np.asarray(_in_known_mode(item)) for item in items]
+        items = [np.asarray(in_known_mode(item)) for item in items]
     for row, item in enumerate(items):
         if np.shape(item) != np.shape(items[0]):
             raise ValueError(
@@ -257,11 +242,20 @@ def _stack(items: Sequence[Any]) -> Any:
     return torch.stack(list(items)) if isinstance(first, torch.Tensor) else np.stack(items)
 
 
-def _in_known_mode(item: Any) -> Any:
-    """Convert a PIL image whose values are no grey, RGB or RGBA, such as a palette's indices."""
-    if isinstance(item, Image.Image) and item.mode in _PIL_MODES:
-        return item.convert(_PIL_MODES[item.mode])
-    return item
+def _check_dtype(dtype: np.dtype) -> None:
+    if dtype.kind == "c":
+        raise ValueError(f"Complex data not supported. Expected images: {_LAYOUTS}.")
+    if dtype.kind not in "biuf":
+        raise ValueError(
+            f"X holds values of type {dtype}, not numbers. {_LOAD} Expected images: {_LAYOUTS}."
+        )
+
+
+def _check_source(source: Source, kind: str) -> Source:
+    _check_dtype(source.dtype)
+    if not 2 <= source.ndim <= 4 or 0 in source.shape:
+        raise ValueError(f"X is a {kind} of shape {source.shape}. Expected images: {_LAYOUTS}.")
+    return source
 
 
 def _check_tensor(tensor: torch.Tensor) -> torch.Tensor:
@@ -283,14 +277,12 @@ def _check_tensor(tensor: torch.Tensor) -> torch.Tensor:
     return tensor
 
 
-def check_images(
-    array: np.ndarray | torch.Tensor, image_shape: Sequence[int] | None = None
-) -> Images:
+def check_images(array: Rows, image_shape: Sequence[int] | None = None) -> Images:
     """Check images to fit on, and learn their format.
 
     Parameters
     ----------
-    array : ndarray or Tensor
+    array : ndarray, Tensor or Source
         Images in one of the accepted layouts, from `as_array`.
     image_shape : tuple of int or None
         Shape of an image where the array holds flattened rows.
@@ -318,12 +310,12 @@ def check_images(
     return Images(array, ImageFormat(tuple(array.shape[1:]), layout, image_shape, low, high))
 
 
-def check_images_like(array: np.ndarray | torch.Tensor, format: ImageFormat) -> Images:
+def check_images_like(array: Rows, format: ImageFormat) -> Images:
     """Check images against the format that fit has seen.
 
     Parameters
     ----------
-    array : ndarray or Tensor
+    array : ndarray, Tensor or Source
         Images of the size and channels of `format`, in its layout or flattened, from `as_array`.
     format : ImageFormat
         The format learned by `check_images`.
@@ -443,12 +435,12 @@ def _layout_of_rows(
     return _layout_of_images(shape), shape
 
 
-def _is_uint8(array: np.ndarray | torch.Tensor) -> bool:
+def _is_uint8(array: Rows) -> bool:
     return array.dtype == (torch.uint8 if isinstance(array, torch.Tensor) else np.uint8)
 
 
 def _check_range(
-    array: np.ndarray | torch.Tensor, least: float, greatest: float, seen: str, advice: str
+    array: Rows, least: float, greatest: float, seen: str, advice: str
 ) -> tuple[float, float]:
     """Find the values that images span, and refuse those that are far from what fit has seen."""
     low, high = _span(array)
@@ -460,7 +452,7 @@ def _check_range(
     return low, high
 
 
-def _value_range(array: np.ndarray | torch.Tensor) -> tuple[float | None, float | None]:
+def _value_range(array: Rows) -> tuple[float | None, float | None]:
     """The values that stand for 0 and 1."""
     if _is_uint8(array):
         return None, None
@@ -475,18 +467,19 @@ def _value_range(array: np.ndarray | torch.Tensor) -> tuple[float | None, float 
     return low, high
 
 
-def _span(array: np.ndarray | torch.Tensor) -> tuple[float, float]:
+def _span(array: Rows) -> tuple[float, float]:
     """Least and greatest value, found in one pass that also refuses NaN and infinity."""
     low, high = math.inf, -math.inf
-    for rows in gen_batches(len(array), _CHUNK):
-        # min and max propagate NaN, so one pass over a chunk serves both purposes.
-        chunk_low, chunk_high = float(array[rows].min()), float(array[rows].max())
-        if not (math.isfinite(chunk_low) and math.isfinite(chunk_high)):
-            finite = [bool(_as_tensor(image).isfinite().all()) for image in array[rows]]
+    for rows in in_parts(array):
+        part = array[rows]
+        # min and max propagate NaN, so one pass over a part serves both purposes.
+        part_low, part_high = float(part.min()), float(part.max())
+        if not (math.isfinite(part_low) and math.isfinite(part_high)):
+            finite = [bool(as_tensor(image).isfinite().all()) for image in part]
             first = rows.start + finite.index(False)
             raise ValueError(
                 "Input X contains NaN or infinity. Images must be finite: repair or leave out "
                 f"the damaged ones (the first is image {first})."
             )
-        low, high = min(low, chunk_low), max(high, chunk_high)
+        low, high = min(low, part_low), max(high, part_high)
     return low, high

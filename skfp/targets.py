@@ -6,7 +6,10 @@ leading principal components: as good a target for a fraction of the memory and 
 
 from __future__ import annotations
 
+import errno
 import math
+import os
+import shutil
 import tempfile
 from collections.abc import Callable
 from typing import Any
@@ -20,9 +23,10 @@ from torch import nn
 from skfp.cache import Cache, fingerprint
 from skfp.heap import keep_freed_memory
 from skfp.images import Images
+from skfp.sources import as_source, give_back_pages, to_device
 
 BATCH_SIZE = 256
-MAX_BYTES_IN_MEMORY = 2**30
+MAX_BYTES_IN_MEMORY = 2**28
 COMPONENT_SAMPLE = 4096
 MOST_COMPONENTS = 512
 EXPLAINED_VARIANCE = 0.98
@@ -40,6 +44,7 @@ class Features:
 
     def __init__(self, array: Any) -> None:
         self.array = array
+        self._rows = as_source(array)
 
     def __len__(self) -> int:
         return len(self.array)
@@ -51,13 +56,13 @@ class Features:
 
     def read(self, indices: Any) -> torch.Tensor:
         """Read some rows as a tensor."""
-        rows = self.array[indices]
+        rows = self._rows[indices]
         # Copied, since a memory-mapped cache entry must not be written to.
         return torch.from_numpy(np.array(rows)) if isinstance(rows, np.ndarray) else rows
 
     def to(self, device: torch.device) -> Features:
         """Hold all rows on a device."""
-        return Features(torch.as_tensor(np.array(self.array)).to(device))
+        return Features(to_device(self._rows, device))
 
 
 class Components(nn.Module):
@@ -191,7 +196,7 @@ class View:
 
 @keep_freed_memory()
 def compute(
-    source: Images | Features, function: Callable, n_values: int, *, in_memory: bool = False
+    source: Images | Features, function: Callable, n_values: int, *, out: Any = None
 ) -> np.ndarray:
     """Compute one row of values per image, in batches.
 
@@ -203,23 +208,68 @@ def compute(
         Maps a batch of `source` to rows (b, n_values), on whatever device.
     n_values : int
         Number of values per image.
-    in_memory : bool, default=False
-        Whether to keep the rows in memory whatever their size.
+    out : ndarray or None, default=None
+        Where to write the rows, batch by batch. None makes an array for them.
 
     Returns
     -------
     rows : ndarray of shape (n_images, n_values), dtype float32
-        In memory up to 1 GiB, else in a temporary file that goes away with the array.
+        `out` if it is given. Else in memory up to 256 MiB, or in a temporary file that goes away
+        with the array.
+
+    Raises
+    ------
+    OSError
+        If there is no room for the temporary file.
+    TypeError, ValueError
+        If `out` is no array of that shape and type that can be written to.
     """
     shape = (len(source), n_values)
-    rows: np.ndarray
-    if in_memory or math.prod(shape) * 4 <= MAX_BYTES_IN_MEMORY:
+    if out is not None:
+        rows = _check_out(out, shape)
+    elif math.prod(shape) * 4 <= MAX_BYTES_IN_MEMORY:
         rows = np.empty(shape, dtype=np.float32)
     else:
-        # The file has no name: it is gone when the last mapping of it is.
-        with tempfile.TemporaryFile() as file:
-            rows = np.memmap(file, dtype=np.float32, mode="w+", shape=shape)
+        rows = _array_on_disk(shape)
     with torch.inference_mode():
         for batch in gen_batches(len(source), BATCH_SIZE):
             rows[batch] = function(source.read(batch)).cpu().numpy()
+            give_back_pages(rows)
     return rows
+
+
+def _check_out(out: Any, shape: tuple[int, int]) -> Any:
+    """Refuse an array that rows cannot be written into as they are."""
+    expected = f"Expected a writeable array of shape {shape} and type float32"
+    if isinstance(out, torch.Tensor) or not (
+        hasattr(out, "shape") and hasattr(out, "dtype") and hasattr(out, "__setitem__")
+    ):
+        raise TypeError(f"out is a {type(out).__name__}. {expected}, such as a numpy.memmap.")
+    if tuple(out.shape) != shape or out.dtype != np.float32:
+        raise ValueError(f"out has shape {tuple(out.shape)} and type {out.dtype}. {expected}.")
+    if isinstance(out, np.ndarray) and not out.flags.writeable:
+        raise ValueError(f"out is read-only. {expected}; open a numpy.memmap with mode='r+'.")
+    return out
+
+
+def _array_on_disk(shape: tuple[int, int]) -> np.ndarray:
+    """Make an array in a temporary file, whose room on the disk is taken at once."""
+    n_bytes = math.prod(shape) * np.dtype(np.float32).itemsize
+    folder = tempfile.gettempdir()
+    # The file has no name: it is gone when the last mapping of it is.
+    with tempfile.TemporaryFile() as file:
+        try:
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, n_bytes)
+            elif shutil.disk_usage(folder).free < n_bytes:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            # Later, a full disk would end the process in the middle of an assignment.
+            raise OSError(
+                error.errno,
+                f"What the loss network sees in {shape[0]:,} images takes "
+                f"{n_bytes / 2**20:,.0f} MiB, for which there is no room in the temporary folder "
+                f"{folder!r} ({error.strerror}). Free some, or set the environment variable "
+                "TMPDIR to another folder before Python starts",
+            ) from error
+        return np.memmap(file, dtype=np.float32, mode="w+", shape=shape)

@@ -9,9 +9,16 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import pytest
+from hypothesis import settings
 
 from skfp import FeaturePredictionEncoder, PerceptualAutoencoder, PixelAutoencoder
 from skfp.datasets import fetch_lunarlander
+
+# The suite tries the same cases each time; `make fuzz` takes the other profile, and new ones.
+_profile = {"deadline": None, "database": None, "print_blob": True}
+settings.register_profile("suite", max_examples=2_000, derandomize=True, **_profile)
+settings.register_profile("fuzz", max_examples=50_000, **_profile)
+settings.load_profile("suite")
 
 PROCEDURES = {
     "I-F-FP": (FeaturePredictionEncoder, "image"),
@@ -46,6 +53,19 @@ def noise():
         return images
 
     return make
+
+
+@pytest.fixture(scope="session")
+def resident_bytes():
+    """Tell how much memory this process holds, mapped files included."""
+    if not os.path.exists("/proc/self/statm"):
+        pytest.skip("needs Linux's /proc")
+
+    def read():
+        with open("/proc/self/statm") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    return read
 
 
 @pytest.fixture(scope="session", params=PROCEDURES)

@@ -73,6 +73,37 @@ class TestValues:
         with pytest.raises(TypeError, match="must be a string or a real number"):
             fitted.transform(objects)
 
+    @pytest.mark.parametrize("item", ["a", b"a", "", 10**400, 1j, [1]], ids=repr)
+    def test_objects_that_are_no_numbers(self, quick, fitted, item):
+        objects = np.full((4, 16, 16), 0.5, dtype=object)
+        objects[1, 2, 3] = item
+
+        for method in (quick().fit, fitted.transform):
+            with pytest.raises((TypeError, ValueError), match=r"is no array of numbers.*\n?.*Exp"):
+                method(objects)
+
+    @pytest.mark.parametrize("dtype", ["M8[s]", "m8[D]", "V5", [("r", "u1"), ("g", "u1")]], ids=str)
+    def test_values_that_are_no_brightness(self, quick, fitted, dtype):
+        for method in (quick().fit, fitted.transform):
+            with pytest.raises(ValueError, match=r"not numbers.*Expected images"):
+                method(np.zeros((4, 16, 16), dtype))
+
+    def test_lists_that_are_no_arrays(self, quick):
+        for ragged in ([[1, 2], [3]], [[[0.5] * 16] * 16, [[0.5] * 16] * 15]):
+            with pytest.raises(ValueError, match="Expected images"):
+                quick().fit(ragged)
+
+    def test_an_object_alone(self, quick, fitted):
+        for method in (quick().fit, fitted.transform):
+            with pytest.raises((TypeError, ValueError), match="Expected"):
+                method(np.array({}, dtype=object))
+
+    @pytest.mark.parametrize("order", "<>")
+    def test_extended_precision(self, quick, X, order):
+        extended = (X / 255).astype(np.dtype(np.longdouble).newbyteorder(order))
+
+        assert np.isfinite(quick().fit_transform(extended)).all()
+
     def test_complex_numbers(self, quick, X):
         with pytest.raises(ValueError, match="Complex data not supported"):
             quick().fit(X.astype(complex))

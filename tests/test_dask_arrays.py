@@ -111,6 +111,10 @@ class TestTransform:
         with pytest.raises(ValueError, match="divided by 255"):
             embedding.compute(scheduler="threads")
 
+    def test_writes_into_no_array_of_yours(self, encoder, frames):
+        with pytest.raises(ValueError, match=r"store\(out\)"):
+            encoder.transform(blocks_of(frames, 8), out=np.empty((16, 3), dtype=np.float32))
+
     def test_needs_a_fit(self):
         with pytest.raises(ValueError, match="not fitted"):
             PixelAutoencoder().transform(da.zeros((4, 64, 64, 3), dtype=np.uint8))

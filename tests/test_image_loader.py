@@ -1,7 +1,10 @@
 """Files of many kinds, in many containers, as one array of images."""
 
+import os
 import pickle
+import struct
 import warnings
+import zlib
 
 import joblib
 import numpy as np
@@ -75,6 +78,22 @@ def broken(names, noise, tmp_path):
     text.write_text("no image at all")
     wrong = {1: str(tmp_path / "none.png"), 4: str(truncated), 6: str(text), 8: str(tmp_path)}
     return [wrong.get(row, name) for row, name in enumerate(names)]
+
+
+SUFFIXES = ["png", "jpg", "gif", "bmp", "tif", "webp", "ppm"]
+
+
+def png(width, height, rows, depth, kind):
+    """Make a PNG file of a header and filtered rows, whether they belong together or not."""
+
+    def chunk(name, content):
+        checksum = zlib.crc32(name + content)
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", checksum)
+
+    header = struct.pack(">2I5B", width, height, depth, kind, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        [chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b"")]
+    )
 
 
 def near(image, other):
@@ -243,6 +262,29 @@ class TestKinds:
 
         np.testing.assert_array_equal(read, deep // 256)
 
+    @pytest.mark.parametrize(("mode", "channels"), [("RGB", 3), ("RGBA", 4), ("LA", 2)])
+    def test_of_16_bit_colour(self, tmp_path, mode, channels):
+        """Pillow reads them, but cannot write them."""
+        deep = np.random.default_rng(0).integers(0, 65536, (20, 30, channels)).astype(">u2")
+        rows = b"".join(b"\0" + row.tobytes() for row in deep)
+        path = tmp_path / "deep.png"
+        path.write_bytes(png(30, 20, rows, depth=16, kind={3: 2, 4: 6, 2: 4}[channels]))
+
+        read = ImageLoader(None).transform([path])[0]
+
+        expected = deep[..., :1] if mode == "LA" else deep[..., :3]
+        np.testing.assert_array_equal(read, np.broadcast_to(expected // 256, (20, 30, 3)))
+
+    @pytest.mark.parametrize("suffix", ["png", "jpg", "gif", "bmp", "tif", "webp"])
+    @pytest.mark.parametrize("wrong", ["png", "jpg", "gif", "tif", "txt", ""])
+    def test_is_told_by_the_content_and_not_by_the_suffix(self, pixels, tmp_path, suffix, wrong):
+        path = self.save(tmp_path / f"image.{suffix}", Image.fromarray(pixels[0]))
+        renamed = tmp_path / f"image.{wrong}"
+        expected = ImageLoader(None).transform([path])
+        os.rename(path, renamed)
+
+        np.testing.assert_array_equal(ImageLoader(None).transform([renamed]), expected)
+
     def test_of_floats_are_refused(self, tmp_path):
         path = self.save(tmp_path / "float.tif", Image.fromarray(np.ones((20, 20), np.float32)))
 
@@ -368,6 +410,57 @@ class TestBroken:
             ImageLoader().transform(names)
         with pytest.warns(UserWarning, match="10 of 10 images"):
             ImageLoader(on_error="warn").transform(names)
+
+    def test_file_that_claims_to_be_huge(self, names, tmp_path):
+        """Less than a kilobyte that stands for a gigabyte is refused before memory is taken."""
+        bomb = tmp_path / "bomb.png"
+        bomb.write_bytes(png(40_000, 30_000, bytes(100_000), depth=8, kind=0))
+
+        with pytest.raises(ValueError, match=r"Row 1.*bomb\.png.*decompression bomb"):
+            ImageLoader().transform([names[0], bomb])
+
+    @pytest.mark.parametrize("suffix", SUFFIXES)
+    def test_empty_file(self, tmp_path, suffix):
+        path = tmp_path / f"empty.{suffix}"
+        path.touch()
+
+        with pytest.raises(ValueError, match=rf"Row 0.*empty\.{suffix}.*cannot be read"):
+            ImageLoader().transform([path])
+
+    @pytest.mark.parametrize("suffix", SUFFIXES)
+    def test_truncated_file(self, noise, tmp_path, suffix):
+        whole, path = tmp_path / f"whole.{suffix}", tmp_path / f"truncated.{suffix}"
+        Image.fromarray(noise(40, 60, 3)).save(whole)
+        content = whole.read_bytes()
+        complete = ImageLoader().transform([whole])
+        refused = 0
+
+        for kept in np.linspace(0, 1, 41):
+            path.write_bytes(content[: int(len(content) * kept)])
+            try:
+                read = ImageLoader().transform([path])
+            except ValueError:
+                refused += 1
+            else:  # nothing is missing but the mark of the end
+                np.testing.assert_array_equal(read, complete)
+        assert 37 <= refused <= 40
+
+    @pytest.mark.parametrize("suffix", SUFFIXES)
+    def test_damaged_file(self, pixels, tmp_path, suffix):
+        """Bytes that are not what they were give an image or a refusal, whatever they are."""
+        path = tmp_path / f"damaged.{suffix}"
+        Image.fromarray(pixels[1]).save(path)
+        content = np.fromfile(path, np.uint8)
+        random = np.random.default_rng(0)
+
+        for _ in range(40):
+            damaged = content.copy()
+            damaged[random.integers(len(content), size=3)] = random.integers(256, size=3)
+            damaged.tofile(path)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                images = ImageLoader(on_error="warn").transform([path])
+            assert images.shape == (1, 64, 64, 3)
 
     @pytest.mark.parametrize("missing", [None, np.nan, pd.NA], ids=str)
     def test_missing_value(self, names, missing):

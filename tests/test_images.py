@@ -288,6 +288,26 @@ class TestTiling:
         assert encoder.inverse_transform(embedding).shape == X.shape
 
 
+def test_an_axis_of_length_one_may_run_backwards(rgb):
+    grey = rgb[..., :1]
+    expected = images_of(grey).read(slice(2, 5))
+
+    np.testing.assert_array_equal(images_of(grey.copy()[..., ::-1]).read(slice(2, 5)), expected)
+
+
+@pytest.mark.parametrize("name", ["b", "h", "i", "l", "q", "B", "H", "I", "L", "Q"])
+def test_every_integer_of_c(rgb, name):
+    X = rgb // 2
+    expected = images_of(X.astype(np.float64)).read([1, 2])
+
+    images = images_of(X.astype(name))
+
+    assert images.format.low == 0 or name == "B"
+    np.testing.assert_allclose(
+        images.read([1, 2]), expected * (127 if name == "B" else 1), rtol=1e-6
+    )
+
+
 class TestFormat:
     @pytest.mark.parametrize(
         ("shape", "size", "channels"),

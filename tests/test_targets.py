@@ -1,5 +1,9 @@
 """What the loss network sees: features, their principal components, and where they are kept."""
 
+import errno
+import subprocess
+import tempfile
+
 import numpy as np
 import pytest
 import torch
@@ -130,6 +134,54 @@ class TestCompute:
         assert isinstance(rows, np.memmap)
         np.testing.assert_array_equal(rows, 1)
         np.testing.assert_array_equal(encoder.fit_transform(frames), in_memory)
+
+    def test_memory_does_not_grow_with_what_is_on_disk(self, monkeypatch, resident_bytes):
+        monkeypatch.setattr(skfp.targets, "MAX_BYTES_IN_MEMORY", 1)
+        n_rows, n_values = 60_000, 1_000
+        before = resident_bytes()
+        held = []
+
+        def widen(batch):
+            held.append(resident_bytes() - before)
+            return batch.expand(-1, n_values)
+
+        numbers = np.arange(n_rows, dtype=np.float32)
+        rows = Features(compute(Features(numbers[:, None]), widen, n_values))
+
+        for some in np.random.default_rng(0).permutation(n_rows).reshape(-1, 200):
+            held.append(resident_bytes() - before)
+            assert (rows.read(some).numpy() == some[:, None]).all()
+        assert rows.nbytes > 2 * 10**8
+        assert max(held) < 10**8
+
+    def test_full_disk(self, frames, monkeypatch, small_disk):
+        monkeypatch.setattr(tempfile, "tempdir", str(small_disk))
+        monkeypatch.setattr(skfp.targets, "MAX_BYTES_IN_MEMORY", 1)
+        encoder = FeaturePredictionEncoder(z=2, target_components=None, max_epochs=1)
+
+        with pytest.raises(
+            OSError, match=rf"in 16 images takes 1 MiB.*{small_disk}.*No space left.*TMPDIR"
+        ) as caught:
+            encoder.fit(frames)
+
+        assert caught.value.errno == errno.ENOSPC
+        assert list(small_disk.iterdir()) == []
+        monkeypatch.undo()
+        encoder.fit(frames)
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of its own, of 256 KiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    try:
+        mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "none", str(folder)]
+        subprocess.run(mount, check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"needs to mount a file system: {error}")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
 
 
 class TestTargetComponents:

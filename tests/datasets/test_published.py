@@ -250,6 +250,38 @@ def test_damaged_download_leaves_nothing(tmp_path, monkeypatch, publisher, name,
     assert list((tmp_path / "skfp" / name).iterdir()) == []
 
 
+def test_archive_cannot_write_outside_of_its_folder(tmp_path, monkeypatch, publisher):
+    """Even where it has the publisher's checksum."""
+    folder, address = publisher
+    images, _ = publish(monkeypatch, folder, address, "stl10")
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    archive = folder / "stl10_binary.tar.gz"
+    with tarfile.open(archive, "w:gz") as tar:
+        for name in ("../../../evil.txt", f"{outside}/evil.txt", "stl10_binary/../../evil.txt"):
+            tar.add(__file__, name)
+        link = tarfile.TarInfo("stl10_binary/link")
+        link.type, link.linkname = tarfile.SYMTYPE, str(outside)
+        tar.addfile(link)
+        tar.add(__file__, "stl10_binary/link/evil.txt")
+        for name in ("train_X.bin", "train_y.bin"):
+            target = tarfile.TarInfo(f"stl10_binary/{name}")
+            target.type, target.linkname = tarfile.LNKTYPE, "/etc/passwd"
+            tar.addfile(target)
+            tar.add(folder / name, f"../../{name}")
+    monkeypatch.setattr(torchvision.datasets.STL10, "tgz_md5", md5(archive))
+    before = sorted(tmp_path.rglob("*"))
+
+    data = fetch_stl10(subset="train", data_home=tmp_path / "home", verify=False)
+
+    np.testing.assert_array_equal(data.images, images)
+    made = set(tmp_path.rglob("*")) - set(before)
+    kept = tmp_path / "home" / "skfp" / "stl10"
+    assert made == {*kept.iterdir(), kept, kept.parent, kept.parent.parent}
+    assert {path.name for path in kept.iterdir()} == {"train_X.bin", "train_y.bin"}
+    assert not any(path.is_symlink() for path in kept.iterdir())
+
+
 @each_set
 def test_no_network_is_explained(tmp_path, monkeypatch, name, fetch, write):
     # Port 1 of this machine answers nobody.
