@@ -19,6 +19,8 @@ COMMANDS = {
     "loss_networks": "encoders trained on several loss networks, and these frozen (hours)",
     "encoders": "arithmetic and speed of the image encoders (seconds)",
     "speed": "images per second of training and embedding against textbook loops (minutes)",
+    "engines": "what a second dask worker or accelerate process brings (minutes)",
+    "scale": "time, memory, disk and money of up to a billion images (minutes)",
     "readme": "fill the README's tables from the committed result files",
 }
 

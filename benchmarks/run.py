@@ -4,6 +4,10 @@ Each cell, that is a procedure with one z and one repeat, is trained, probed and
 writes a record of its own. Cells whose record is there already are not run again, so a killed run
 continues where it stopped when the same command is given once more. The repeat's number is its
 seed.
+
+With `--backend dask` or `ray` cells run on the workers of a cluster: the one that
+DASK_SCHEDULER_ADDRESS or RAY_ADDRESS names, else `--n-jobs` processes of this machine. Workers
+write their records themselves, and share what `--memory` keeps: both folders must be theirs too.
 """
 
 from __future__ import annotations
@@ -12,12 +16,14 @@ import argparse
 import sys
 import traceback
 from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
-from joblib import Parallel, delayed, effective_n_jobs
+from joblib import Parallel, delayed, effective_n_jobs, parallel_config
 
-from benchmarks.methods import METHODS, probe, train, train_as_paper, was_interrupted
+from benchmarks.backends import BACKENDS, check_installed, joblib_backend
+from benchmarks.methods import METHODS, PROCEDURES, probe, train, train_as_paper, was_interrupted
 from benchmarks.probes import HIDDEN_LAYERS, TASKS, VALIDATION_FRACTION, measure
 from benchmarks.records import describe_machine, fingerprint, write_record
 from benchmarks.roles import BUDGETS, Budget, Roles, budget_name, load_roles
@@ -77,7 +83,7 @@ class Cell(NamedTuple):
         del parameters["verbose"]
         return parameters
 
-    def make(self, verbose: int = 0):
+    def make(self, verbose: int = 0, memory: Path | None = None):
         """Make the transformer, not fitted yet."""
         method = METHODS[self.procedure]
         parameters = {"z": self.z, "random_state": self.repeat}
@@ -85,10 +91,19 @@ class Cell(NamedTuple):
             parameters |= {"max_epochs": self.budget.max_epochs, "verbose": verbose}
         if method.supervised:
             parameters["task"] = TASK_OF[self.dataset]
+        if self.procedure in PROCEDURES:
+            parameters["memory"] = memory
         make = method.make_as_paper if self.preset == "paper" else method.make
         return make(**parameters)
 
-    def run(self, roles: Roles, *, n_jobs: int | None = None, verbose: int = 0) -> dict:
+    def run(
+        self,
+        roles: Roles,
+        *,
+        n_jobs: int | None = None,
+        verbose: int = 0,
+        memory: Path | None = None,
+    ) -> dict:
         """Train, probe and test.
 
         Parameters
@@ -99,6 +114,8 @@ class Cell(NamedTuple):
             Probes trained at the same time.
         verbose : int, default=0
             Whether a line per epoch is printed.
+        memory : Path or None, default=None
+            Where procedures keep what the loss network sees, for other cells.
 
         Returns
         -------
@@ -109,7 +126,7 @@ class Cell(NamedTuple):
             has `end_to_end_measure`, that of its own predictions.
         """
         method = METHODS[self.procedure]
-        transformer = self.make(verbose)
+        transformer = self.make(verbose, memory)
         if method.supervised:
             training = train(transformer, *roles.labelled)
         elif self.preset == "paper":
@@ -197,7 +214,12 @@ def missing_cells(cells: Iterable[Cell], folder: Path) -> list[Cell]:
 
 
 def run_grid(
-    cells: Sequence[Cell], roles: Roles, folder: Path, n_jobs: int | None = None
+    cells: Sequence[Cell],
+    roles: Roles,
+    folder: Path,
+    n_jobs: int | None = None,
+    *,
+    memory: Path | None = None,
 ) -> dict[str, str]:
     """Run cells, each of which writes its record as soon as it is done.
 
@@ -212,6 +234,8 @@ def run_grid(
     n_jobs : int or None, default=None
         Cells that are run at the same time. Probes of a cell are trained in parallel where cells
         are not. None is 1, unless in a `joblib.parallel_config` context.
+    memory : Path or None, default=None
+        Where procedures keep what the loss network sees, so that it is computed once.
 
     Returns
     -------
@@ -220,25 +244,29 @@ def run_grid(
 
     Notes
     -----
-    Any backend of joblib does. With dask, on workers that can import `benchmarks` and write to
-    the same folder::
-
-        client = dask.distributed.Client("scheduler:8786")
-        with joblib.parallel_config(backend="dask"):
-            failures = run_grid(missing_cells(cells, folder), roles, folder)
+    Any backend of joblib does (see `benchmarks.backends`), on workers that can import `benchmarks`
+    and write to the same folders. A worker that dies costs the cells it was running, which are run
+    again on another: a record is written whole or not at all, and under the same name.
     """
     alone = effective_n_jobs(n_jobs) == 1
-    failures = Parallel(n_jobs=n_jobs, batch_size=1)(
-        delayed(_attempt)(cell, roles, Path(folder), alone) for cell in cells
-    )
-    return {cell.name: failure for cell, failure in zip(cells, failures, strict=True) if failure}
+    # Workers may have another working directory.
+    folder, memory = (None if path is None else Path(path).resolve() for path in (folder, memory))
+    attempts = (delayed(_attempt)(cell, roles, folder, memory, alone) for cell in cells)
+    # joblib tells how many cells are done, wherever they run; one alone tells of its epochs.
+    parallel = Parallel(n_jobs=n_jobs, batch_size=1, verbose=0 if alone else 11)
+    failures = zip(cells, parallel(attempts), strict=True)
+    return {cell.name: failure for cell, failure in failures if failure}
 
 
-def _attempt(cell: Cell, roles: Roles, folder: Path, alone: bool) -> str | None:
+def _attempt(
+    cell: Cell, roles: Roles, folder: Path, memory: Path | None, alone: bool
+) -> str | None:
     """Run a cell and write its record; return the traceback where that fails."""
     print(f"{cell.name}: started", flush=True)
     try:
-        record = cell.run(roles, n_jobs=-1 if alone else 1, verbose=int(alone))
+        # Beside other cells, a cell stays on its worker: dask would send its probes to all.
+        with nullcontext() if alone else parallel_config("sequential"):
+            record = cell.run(roles, n_jobs=-1 if alone else 1, verbose=int(alone), memory=memory)
         write_record(folder / cell.file_name, record)
     except Exception as error:
         print(f"{cell.name}: failed, {type(error).__name__}: {error}", flush=True)
@@ -276,6 +304,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="numbers of images, in place of the budget's",
     )
     add("--n-jobs", type=int, default=1, help="cells run at the same time, each with one process")
+    add("--backend", choices=BACKENDS, default="loky", help="what runs them at the same time")
+    add("--memory", type=Path, help="where cells share what the loss network sees in images")
     add("--data-home", type=Path, help="where data sets are kept between runs")
 
 
@@ -294,8 +324,13 @@ def main(args: argparse.Namespace) -> int:
     if not missing:
         return 0
     try:
+        check_installed(args.backend)
         roles = load_roles(args.dataset, budget, data_home=args.data_home, n_jobs=-1)
-        failures = run_grid(missing, roles, args.out, args.n_jobs)
+        with joblib_backend(args.backend, args.n_jobs, shared=[roles]):
+            failures = run_grid(missing, roles, args.out, memory=args.memory)
+    except ImportError as error:
+        print(error, file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("Interrupted. What is done is kept; the same command continues.", file=sys.stderr)
         return 130

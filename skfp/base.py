@@ -26,6 +26,7 @@ from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import nn
 
+from skfp import processes
 from skfp.cache import Cache, fingerprint
 from skfp.checkpoint import Checkpoint, open_checkpoint
 from skfp.coders import (
@@ -36,6 +37,7 @@ from skfp.coders import (
     OwnEncoder,
     fold_batch_norm,
 )
+from skfp.dask_arrays import BlockEmbedder, embed_blocks, is_dask_array, stand_in
 from skfp.devices import OnDevice, choose_device
 from skfp.export import ExportMixin
 from skfp.images import ImageFormat, Images, as_array, check_images, check_images_like
@@ -388,7 +390,7 @@ class BaseImageEncoder(
             {
                 "epoch": len(self.history_) + 1,
                 "train_loss": row["train_loss"],
-                "seconds": row["dur"],
+                "seconds": processes.agreed(row["dur"]),
             }
         )
         self.n_epochs_ = len(self.history_)
@@ -406,7 +408,7 @@ class BaseImageEncoder(
 
         Parameters
         ----------
-        X : array-like, Tensor or Dataset
+        X : array-like, Tensor, Dataset or dask.array.Array
             Images of the size and channels that fit has seen, in the same layout or flattened;
             read batch by batch as in `fit`.
         out : ndarray of shape (n, z), dtype float32, default=None
@@ -415,8 +417,10 @@ class BaseImageEncoder(
 
         Returns
         -------
-        embedding : ndarray or Tensor of shape (n, z), dtype float32
-            `out` if it is given, else a tensor, where X is, on its device.
+        embedding : ndarray, Tensor or dask.array.Array of shape (n, z), dtype float32
+            `out` if it is given, else a tensor, where X is, on its device. A dask array, where X
+            is: nothing is computed before dask is asked to, and blocks of images become blocks of
+            the embedding.
 
         Raises
         ------
@@ -429,8 +433,18 @@ class BaseImageEncoder(
             If `out` is no array.
         """
         check_is_fitted(self)
-        images = self._check_images(X, reset=False)
         embedder = self._make_embedder(fold_batch_norm(self.encoder_))
+        if is_dask_array(X):
+            if out is not None:
+                raise ValueError(
+                    "X is a dask array, whose embedding is not computed yet. Leave `out` away, and "
+                    "call `store(out)` or `to_zarr(path)` of what transform returns."
+                )
+            self._check_images(stand_in(X, self._format), reset=False)
+            return embed_blocks(
+                X, BlockEmbedder(self._format, embedder, self._n_features_out, self.device)
+            )
+        images = self._check_images(X, reset=False)
         embed = OnDevice(embedder, choose_device(self.device))
         if out is None and isinstance(images.array, torch.Tensor):
             with torch.no_grad():
@@ -594,7 +608,8 @@ class BaseImageEncoder(
         self.n_parameters_ = sum(p.numel() for p in autoencoder.parameters() if p.requires_grad)
 
     def _draw_seed(self) -> int:
-        self._seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
+        seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
+        self._seed = processes.agreed(seed)
         return self._seed
 
     @staticmethod

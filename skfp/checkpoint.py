@@ -16,6 +16,7 @@ from skorch import NeuralNet
 from skorch.callbacks import Callback, EarlyStopping, LRScheduler
 from torch.optim import Optimizer
 
+from skfp import processes
 from skfp.tensorfile import Tensors, read_tensors, write_tensors
 
 FORMAT = 1
@@ -46,12 +47,17 @@ class Checkpoint(Callback):
         self.header: dict[str, Any] = {}
         self.tensors: Tensors = {}
         self.seed: int | None = None
-        if self.path is None or not self.path.exists():
-            return
-        wrong = f"Cannot go on from {str(self.path)!r}"
+        if self.path is not None and self.path.exists():
+            self._read(self.path)
+        # One process has the folder; all go on from what is in it.
+        state = (self.header, self.tensors, self.seed)
+        self.header, self.tensors, self.seed = processes.agreed(state)
+
+    def _read(self, path: Path) -> None:
+        wrong = f"Cannot go on from {str(path)!r}"
         advice = "Delete it, or pass another checkpoint_dir, to begin anew."
         try:
-            self.tensors, self.header = read_tensors(self.path)
+            self.tensors, self.header = read_tensors(path)
         except ValueError as error:
             raise ValueError(f"{wrong}: {error}. {advice}") from error
         if not isinstance(self.header, dict) or self.header.get("format") != FORMAT:
@@ -215,7 +221,8 @@ def open_checkpoint(folder: str | os.PathLike[str] | None) -> Iterator[Checkpoin
     Parameters
     ----------
     folder : str, path-like or None
-        Made where it is missing. None keeps nothing.
+        Made where it is missing. None keeps nothing. Of several processes that train together, the
+        main one has the folder, and the others what is in it.
 
     Yields
     ------
@@ -228,7 +235,7 @@ def open_checkpoint(folder: str | os.PathLike[str] | None) -> Iterator[Checkpoin
     OSError
         If the folder cannot be made or written.
     """
-    if folder is None:
+    if folder is None or not processes.is_main():
         yield Checkpoint(None)
         return
     path = Path(folder)

@@ -10,6 +10,8 @@ from typing import Any
 from skorch.callbacks import Callback
 from tqdm import TqdmWarning, tqdm
 
+from skfp import processes
+
 
 def make_progress(verbose: int, n_images: int, max_epochs: int) -> list[Callback]:
     """Choose what to tell.
@@ -100,7 +102,7 @@ class EpochBar(Progress):
             self.losses_["loss"] = f"{kwargs['loss'].item():.5f}"
             self.shown_ = now
             self.bar_.set_postfix(self.losses_, refresh=False)
-        self.bar_.update(len(batch[0]))
+        self.bar_.update(len(batch[0]) * processes.count())
 
     def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
         """Show the losses of the epoch that has just ended."""

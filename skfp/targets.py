@@ -20,6 +20,7 @@ from sklearn.decomposition import PCA
 from sklearn.utils import gen_batches
 from torch import nn
 
+from skfp import processes
 from skfp.cache import Cache, fingerprint
 from skfp.devices import OnDevice
 from skfp.heap import keep_freed_memory
@@ -231,9 +232,13 @@ def look(
         rows = np.linspace(0, len(images) - 1, min(len(images), BALANCING_SAMPLE)).astype(int)
         network.network.balance(canvas(images.read(rows).to(device)))
     key = () if memory is None else (images.fingerprint(), network.fingerprint())
+    see: Callable = OnDevice(nn.Sequential(canvas, network), device)
+    if memory is None:
+        # What is kept is computed by one process, while the others wait to read it.
+        see = processes.divided(see)
     return View(
         images,
-        OnDevice(nn.Sequential(canvas, network), device),
+        see,
         network.n_features(canvas.canvas_size),
         Cache(memory, *key),
     )

@@ -12,9 +12,11 @@ import torch
 from skorch import NeuralNet
 from skorch.callbacks import Callback, EarlyStopping, LRScheduler
 from skorch.helper import predefined_split
+from skorch.utils import to_tensor
 from torch import nn
 from torch.utils.data import Dataset
 
+from skfp import processes
 from skfp.checkpoint import Checkpoint, load_moments
 from skfp.coders import Encoder
 from skfp.heap import keep_freed_memory
@@ -93,7 +95,7 @@ class TrainingSet(Dataset):
         return len(self.rows)
 
     def __getitems__(self, indices: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
-        rows = self.rows[np.asarray(indices)]
+        rows = processes.part(self.rows[np.asarray(indices)])
         inputs = self.inputs.read(rows)
         return inputs, inputs if self.targets is self.inputs else self.targets.read(rows)
 
@@ -133,7 +135,8 @@ class CoderNet(NeuralNet):
                 return self._train_in_parts(batch, **fit_params)
             except torch.OutOfMemoryError:
                 size = -(-len(batch[0]) // self.n_parts)
-                if size < 2:
+                # Processes wait for each other's gradients: none may make more of them.
+                if size < 2 or processes.count() > 1:
                     raise
             # Past the handler, which would keep the tensors of the failed step alive.
             self.n_parts *= 2
@@ -163,14 +166,36 @@ class CoderNet(NeuralNet):
     def infer(self, x: torch.Tensor, **fit_params: Any) -> Decoded:
         """Encode and decode a batch."""
         with self._precision():
+            if processes.count() > 1:
+                return self._together(to_tensor(x, device=self.device))
             return super().infer(x, **fit_params)
 
-    def get_loss(self, y_pred: Decoded, y_true: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
+    def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
+        """Train together with the other processes, where there are any."""
+        super().on_train_begin(*args, **kwargs)
+        if processes.count() > 1:
+            self._together = processes.data_parallel(self.module_)
+
+    def on_train_end(self, *args: Any, **kwargs: Any) -> None:
+        """Leave the coders as they are in one process."""
+        super().on_train_end(*args, **kwargs)
+        if processes.count() > 1:
+            processes.end_data_parallel(self.module_)
+
+    def get_loss(
+        self, y_pred: Decoded, y_true: Any, X: Any = None, training: bool = False
+    ) -> torch.Tensor:
         """Loss of a batch, with the variational term where there is one."""
-        with self._precision():
-            loss = super().get_loss(y_pred.decoded.float(), y_true, *args, **kwargs)
-        if y_pred.log_variance is not None:
-            loss = loss + self.gamma * variational_term(y_pred.mean, y_pred.log_variance)
+        n_images = len(y_pred.mean)
+        if n_images:
+            with self._precision():
+                loss = super().get_loss(y_pred.decoded.float(), y_true, X, training)
+            if y_pred.log_variance is not None:
+                loss = loss + self.gamma * variational_term(y_pred.mean, y_pred.log_variance)
+        else:  # nothing of a small batch was left for this process
+            loss = y_pred.decoded.sum()
+        if training:
+            processes.weigh_gradient(loss, n_images)
         return loss
 
     def _precision(self) -> torch.autocast:
@@ -191,7 +216,8 @@ class CoderNet(NeuralNet):
             total = total + step["loss"].detach() * len(batch[0])
             n_images += len(batch[0])
             self.notify("on_batch_end", batch=batch, training=training, **step)
-        loss = float(total) / n_images
+        total, n_all = processes.totals([float(total), n_images], self.device)
+        loss = total / n_all
         name = f"{prefix}_loss"
         best = min((row[name] for row in self.history[:-1]), default=float("inf"))
         self.history.record(name, loss)
@@ -272,7 +298,8 @@ def fit_coders(
         skorch's net after training, with its history.
     """
     # What is told of an epoch comes before what may end training after it.
-    steps: list[Any] = make_progress(verbose, len(train), max_epochs)
+    told = verbose if processes.is_main() else 0
+    steps: list[Any] = make_progress(told, len(train), max_epochs)
     schedule = None
     if lr_schedule == "one-cycle":
         n_batches = -(-len(train) // settings.batch_size)
@@ -361,6 +388,8 @@ def _make_net(
 def finished_epochs(net: NeuralNet) -> list[dict[str, Any]]:
     """List the epochs that were trained and validated to their end.
 
+    The seconds of each are those of the main process, in all of them.
+
     Parameters
     ----------
     net : NeuralNet
@@ -371,7 +400,7 @@ def finished_epochs(net: NeuralNet) -> list[dict[str, Any]]:
     epochs : list of dict
         With the keys "epoch", "train_loss", "valid_loss" and "seconds".
     """
-    return [
+    finished = [
         {
             "epoch": row["epoch"],
             "train_loss": row["train_loss"],
@@ -381,6 +410,7 @@ def finished_epochs(net: NeuralNet) -> list[dict[str, Any]]:
         for row in net.history
         if "valid_loss" in row
     ]
+    return processes.agreed(finished)
 
 
 def judge_epochs(

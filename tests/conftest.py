@@ -89,3 +89,16 @@ def trained(procedure, frames):
 def quick(request):
     """Make one of the three estimators, small and quick unless told otherwise."""
     return functools.partial(request.param, z=3, max_epochs=1, batch_size=16, random_state=0)
+
+
+@pytest.fixture(scope="session")
+def dask_client():
+    """Two dask workers, each a process with one thread."""
+    distributed = pytest.importorskip("distributed", reason="needs the extra dask")
+    with (
+        distributed.LocalCluster(
+            n_workers=2, threads_per_worker=1, memory_limit=None, dashboard_address=None
+        ) as cluster,
+        distributed.Client(cluster) as client,
+    ):
+        yield client

@@ -1,5 +1,6 @@
 """The runner of the paper's comparison, run for real on a few images."""
 
+import contextlib
 import gzip
 import json
 import os
@@ -7,13 +8,17 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 
 import matplotlib.image
 import numpy as np
 import pytest
+from joblib import parallel_config
 from skorch.callbacks import Callback
 
+from benchmarks import backends
 from benchmarks.__main__ import main
 from benchmarks.cnn import SimpleCNN
 from benchmarks.methods import METHODS, was_interrupted
@@ -83,6 +88,101 @@ def test_a_killed_run_finishes_as_if_it_had_not_been_killed(arguments, tmp_path,
 
     assert main(arguments(whole, *grid)) == 0
     assert "3 of 3 already there" in capsys.readouterr().out
+
+
+GRID = ["--procedures", "mean", "I-F-FP", "F-F-FP", "--z", "3", "--repeats", "1"]
+
+
+@pytest.fixture(scope="module")
+def sequential(arguments, tmp_path_factory):
+    """Records of three cells that ran one after the other."""
+    out = tmp_path_factory.mktemp("sequential")
+    assert main(arguments(out, *GRID)) == 0
+    return {name: without_times(record) for name, record in read(out).items()}
+
+
+def test_dask_workers_leave_the_same_records(arguments, dask_client, sequential, tmp_path, capfd):
+    dask = pytest.importorskip("dask")
+    memory = tmp_path / "memory"
+    on_dask = ["--backend", "dask", "--memory", str(memory)]
+    with dask.config.set({"scheduler-address": dask_client.scheduler.address}):
+        assert main(arguments(tmp_path / "out", *GRID, *on_dask)) == 0
+    records = read(tmp_path / "out")
+    assert {name: without_times(record) for name, record in records.items()} == sequential
+    told = capfd.readouterr()
+    assert "Done   3 out of   3" in told.err + told.out
+    # The two procedures share features, their components, and the coefficients.
+    assert len(list(memory.rglob("output.pkl"))) == 3
+
+
+def test_what_a_killed_dask_worker_has_begun_is_done_by_another(
+    arguments, dask_client, sequential, tmp_path
+):
+    home = arguments(tmp_path)[-1]
+    budget = BUDGETS["lunarlander"]["small"]
+    budget = budget._replace(n_unlabelled=45, n_labelled=45, n_test=30, max_epochs=1)
+    cells = make_cells("lunarlander", ["mean", "I-F-FP", "F-F-FP"], "defaults", [3], 1, budget)
+    roles = load_roles("lunarlander", budget, data_home=home)
+    pids = dask_client.run(os.getpid)
+
+    def run():
+        with parallel_config(backend="dask", scatter=[roles]):
+            return run_grid(cells, roles, tmp_path)
+
+    def find_tasks(dask_worker):
+        return [task.key for task in dask_worker.state.executing]
+
+    with ThreadPoolExecutor(1) as pool:
+        failures = pool.submit(run)
+        begun = []
+        while not (begun and read(tmp_path)):
+            assert not failures.done()
+            tasks = dask_client.run(find_tasks)
+            begun = [(worker, key) for worker, keys in tasks.items() for key in keys]
+        worker, task = begun[0]
+        os.kill(pids[worker], signal.SIGKILL)
+        assert failures.result(timeout=300) == {}
+    steps = [step[2] for step in dask_client.cluster.scheduler.story(task)]
+    assert steps.count("processing") == 2  # on the killed worker, and on another
+    assert steps.count("memory") == 1
+    records = {name: without_times(record) for name, record in read(tmp_path).items()}
+    assert records == sequential
+
+
+def test_ray_workers_leave_the_same_records_though_one_is_killed(
+    arguments, sequential, tmp_path, capfd
+):
+    pytest.importorskip("ray", reason="needs the extra ray")
+    psutil = pytest.importorskip("psutil")
+
+    def kill_a_busy_worker():
+        while not finished.is_set():
+            for process in psutil.Process().children(recursive=True):
+                with contextlib.suppress(psutil.Error):
+                    if process.cmdline()[:1] == ["ray::PoolActor.run_batch"] and read(tmp_path):
+                        process.kill()
+                        return True
+            time.sleep(0.05)
+        return False
+
+    finished = Event()
+    with ThreadPoolExecutor(1) as pool:
+        killed = pool.submit(kill_a_busy_worker)
+        try:
+            assert main(arguments(tmp_path, *GRID, "--backend", "ray", "--n-jobs", "2")) == 0
+        finally:
+            finished.set()
+        assert killed.result()
+    records = {name: without_times(record) for name, record in read(tmp_path).items()}
+    assert records == sequential
+    told = capfd.readouterr()
+    assert "Done   3 out of   3" in told.err + told.out
+
+
+def test_a_backend_that_is_not_installed_is_named(arguments, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(backends, "find_spec", lambda module: None)
+    assert main(arguments(tmp_path, "--backend", "ray")) == 2
+    assert "pip install 'skfp[ray]'" in capsys.readouterr().err
 
 
 def test_other_settings_do_not_reuse_records(arguments, tmp_path, capsys):

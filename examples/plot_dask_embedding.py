@@ -1,0 +1,76 @@
+"""
+========================================
+Embedding a collection on a dask cluster
+========================================
+
+A collection that is larger than memory lies on disk in chunks. dask hands them to its workers,
+which embed them one by one and write the embedding beside it: no process ever holds the whole.
+"""
+
+# %%
+# A collection in chunks
+# ----------------------
+# zarr keeps an array as many compressed files. Here are some frames of a game; hundreds of millions
+# would be handled by the same lines.
+import tempfile
+import time
+from pathlib import Path
+
+import dask.array as da
+import matplotlib.pyplot as plt
+import numpy as np
+from dask.distributed import Client, SubprocessCluster
+
+from skfp import FeaturePredictionEncoder
+from skfp.datasets import fetch_lunarlander
+
+frames = fetch_lunarlander(run=1, n_rollouts=600, stride=15, n_jobs=-1).images
+folder = Path(tempfile.mkdtemp())
+da.from_array(frames, chunks=(500, 64, 64, 3)).to_zarr(str(folder / "images.zarr"))
+
+# %%
+# An encoder, trained on a part
+# -----------------------------
+encoder = FeaturePredictionEncoder(z=64, max_epochs=1, random_state=0, verbose=1)
+encoder.fit(frames[:2000])
+
+# %%
+# Nothing is computed yet
+# -----------------------
+# `transform` of a dask array is a dask array, whose shape and chunks are known at once.
+images = da.from_zarr(str(folder / "images.zarr"))
+embedding = encoder.transform(images)
+print(embedding)
+
+# %%
+# One worker, two workers
+# -----------------------
+# Each worker is a process with one thread and gets the encoder once. With machines of your own it
+# is ``Client("scheduler:8786")`` that differs, and nothing else. Before the clock starts, every
+# worker embeds something, since how long they take to start is not the question.
+speeds = {}
+for n_workers in (1, 2):
+    with (
+        SubprocessCluster(
+            n_workers=n_workers, threads_per_worker=1, dashboard_address=":0"
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        client.run(encoder.transform, frames[:500])
+        start = time.perf_counter()
+        embedding.to_zarr(str(folder / "embedding.zarr"), overwrite=True)
+        speeds[n_workers] = len(frames) / (time.perf_counter() - start)
+
+# %%
+# The embedding that is now on disk is that of an array in memory.
+stored = da.from_zarr(str(folder / "embedding.zarr"))
+difference = np.abs(stored[:500].compute() - encoder.transform(frames[:500])).max()
+print(f"largest difference: {difference:.1e}")
+
+figure, ax = plt.subplots(figsize=(6, 4), layout="constrained")
+bars = ax.bar([str(n_workers) for n_workers in speeds], speeds.values(), width=0.5)
+ax.bar_label(bars, fmt="{:,.0f}")
+ax.axhline(2 * speeds[1], color="0.5", linestyle=":", label="twice the speed of one worker")
+ax.set(xlabel="workers of one thread each", ylabel="images per second", ylim=(0, 2.3 * speeds[1]))
+ax.legend(loc="upper left")
+plt.show()
