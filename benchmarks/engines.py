@@ -8,6 +8,7 @@ two, on the same batches. Prints a table and writes a JSON record.
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import os
 import statistics
@@ -210,3 +211,8 @@ def report(record: Mapping) -> str:
         f"{settings['batch_size']}; medians of {settings['repeats']} repeats, least and greatest "
         f"in brackets; {machine['cores']} cores of {machine['cpu']}, torch {machine['torch']}."
     )
+
+
+def readme_block(root: Path, record: Path) -> str:
+    """Make the README's block from the committed record."""
+    return report(json.loads((root / record).read_text("utf-8")))

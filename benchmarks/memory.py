@@ -10,6 +10,7 @@ are made when they are read, so that a collection may be of any size:
 from __future__ import annotations
 
 import argparse
+import json
 import multiprocessing
 import resource
 import tempfile
@@ -143,6 +144,30 @@ def describe(collections: list[dict]) -> str:
             "transform, s": f"{row['transform_seconds']:.0f}",
         }
         for row in collections
+    )
+
+
+def readme_block(root: Path, folder: Path) -> str:
+    """Make the README's block from the committed records: peaks alone, as times are of any day."""
+    records = [
+        json.loads((root / folder / f"{name}.json").read_text("utf-8"))
+        for name in ("memory", "memory-virtual-alexnet", "memory-virtual")
+    ]
+    table = markdown_table(
+        {
+            "64x64 images": f"{row['images']:,}",
+            "which are": "made when read" if record["settings"]["virtual"] else "in memory",
+            "encoder": record["settings"]["encoder"],
+            "loss network": record["settings"]["loss_network"],
+            "they take, GiB": f"{row['images_gib']:.2f}",
+            "peak of the process, GiB": f"{row['peak_gib']:.2f}",
+        }
+        for record in records
+        for row in record["collections"]
+    )
+    return (
+        f"{table}\n\nFit, one epoch, and transform into a memory map; pooling are means of 8 by 8 "
+        "pixels (`python -m benchmarks memory`)."
     )
 
 

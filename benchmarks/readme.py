@@ -11,7 +11,17 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from benchmarks import demo, encoders, faults, loss_networks, speed, study
+from benchmarks import (
+    demo,
+    encoders,
+    engines,
+    faults,
+    loss_networks,
+    memory,
+    scale,
+    speed,
+    study,
+)
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -24,6 +34,9 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "faults": lambda: faults.readme_block(ROOT, RESULTS / "faults"),
     "loss-networks": lambda: loss_networks.readme_block(ROOT, RESULTS / "loss_networks"),
     "encoders": lambda: encoders.readme_block(ROOT, RESULTS / "encoders"),
+    "memory": lambda: memory.readme_block(ROOT, RESULTS),
+    "engines": lambda: engines.readme_block(ROOT, RESULTS / "engines.json"),
+    "scale": lambda: scale.readme_block(ROOT, RESULTS / "scale.json"),
     "speed": lambda: speed.readme_block(ROOT, RESULTS / "speed.json"),
 }
 

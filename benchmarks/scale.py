@@ -10,6 +10,7 @@ of their own. Prints tables and writes a JSON record.
 from __future__ import annotations
 
 import argparse
+import json
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -335,6 +336,11 @@ def report(record: Mapping) -> str:
             _check_report(record["checks"], settings["check_epochs"]),
         ]
     )
+
+
+def readme_block(root: Path, record: Path) -> str:
+    """Make the README's block from the committed record."""
+    return report(json.loads((root / record).read_text("utf-8")))
 
 
 def _prediction_table(rows: Sequence[Mapping]) -> str:
