@@ -8,7 +8,7 @@ demo: .venv/benchmarks
 	$(BIN)/python -m benchmarks demo --out out/demo
 
 test: .venv/test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 fuzz: .venv/test
 	$(BIN)/python -m pytest tests/test_fuzz.py --hypothesis-profile=fuzz

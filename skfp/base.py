@@ -89,7 +89,7 @@ class BaseImageEncoder(
         "loss_network": [str, os.PathLike, callable, LossNetwork, list, tuple],
         "image_shape": [tuple, list, None],
         "max_epochs": [Interval(Integral, 1, None, closed="left")],
-        "batch_size": [Interval(Integral, 1, None, closed="left")],
+        "batch_size": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
         "lr": [Interval(Real, 0, None, closed="neither")],
         "lr_schedule": [StrOptions({"one-cycle"}), None],
         "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
@@ -131,7 +131,7 @@ class BaseImageEncoder(
         loss_network: Any = "alexnet",
         image_shape: Sequence[int] | None = None,
         max_epochs: int = 50,
-        batch_size: int = 128,
+        batch_size: int | str = "auto",
         lr: float = 1e-3,
         lr_schedule: str | None = None,
         validation_fraction: float = 0.2,
@@ -251,6 +251,7 @@ class BaseImageEncoder(
         valid_images = None if X_val is None else self._check_validation_images(X_val)
         self._check_n_samples(len(images), valid_images is not None)
         device = choose_device(self.device)
+        self.batch_size_ = self._find_batch_size()
         drawn_seed = self._draw_seed()
         with open_checkpoint(self.checkpoint_dir) as checkpoint:
             self._seed = drawn_seed if checkpoint.seed is None else checkpoint.seed
@@ -362,6 +363,7 @@ class BaseImageEncoder(
         images = self._check_images(X, reset=starts)
         device = choose_device(self.device)
         seed = self._draw_seed() if starts else self._seed + self.n_epochs_
+        self.batch_size_ = self._find_batch_size()
         # At its highest, it would undo in one step what a fit has ended with.
         lr = self.lr / 10 if self.lr_schedule == "one-cycle" else self.lr
         with self._seeded(seed):
@@ -485,7 +487,7 @@ class BaseImageEncoder(
 
     def _decoded(self, images: Images) -> Iterator[tuple]:
         """Batches of images, what the loss network sees in them, and what the decoder says."""
-        for rows in gen_batches(len(images), self.batch_size):
+        for rows in gen_batches(len(images), BATCH_SIZE):
             batch = images.read(rows).cpu()
             with torch.inference_mode():
                 pixels = self._canvas(batch)
@@ -584,9 +586,13 @@ class BaseImageEncoder(
                 "with warm_start=False to begin anew."
             )
 
+    def _find_batch_size(self) -> int:
+        """Say how many images make a step of training."""
+        return 128 if self.batch_size == "auto" else int(self.batch_size)
+
     def _settings(self, device: torch.device, seed: int) -> Settings:
         return Settings(
-            batch_size=self.batch_size,
+            batch_size=self.batch_size_,
             lr=self.lr,
             gamma=self.gamma,
             device=device,

@@ -25,7 +25,7 @@ from skfp.losses import (
     PerceptualLoss,
     PixelLoss,
 )
-from skfp.targets import Components, View
+from skfp.targets import BATCH_SIZE, Components, View
 
 
 class FeaturePredictionEncoder(BaseImageEncoder):
@@ -65,8 +65,9 @@ class FeaturePredictionEncoder(BaseImageEncoder):
         holds flattened rows. Rows without it are read as grey images as square as possible.
     max_epochs : int, default=50
         Epochs to train at most.
-    batch_size : int, default=64
-        Images per training step.
+    batch_size : int or "auto", default="auto"
+        Images per training step. "auto" is 64 with an encoder of images, which learns best in small
+        steps, and 128 with ``encoder="features"``, whose many weights make each step costly.
     lr : float, default=3e-3
         Learning rate of Adam, at its highest where there is a schedule.
     lr_schedule : {"one-cycle"} or None, default="one-cycle"
@@ -119,6 +120,8 @@ class FeaturePredictionEncoder(BaseImageEncoder):
         The epoch, counted from 1, whose weights were kept.
     n_epochs_ : int
         Number of epochs trained.
+    batch_size_ : int
+        Images per training step.
     validation_loss_ : float
         The loss of the best epoch on the held-out images.
     image_shape_ : tuple of int
@@ -183,7 +186,7 @@ class FeaturePredictionEncoder(BaseImageEncoder):
         target_components: int | str | None = "auto",
         image_shape: Sequence[int] | None = None,
         max_epochs: int = 50,
-        batch_size: int = 64,
+        batch_size: int | str = "auto",
         lr: float = 3e-3,
         lr_schedule: str | None = "one-cycle",
         validation_fraction: float = 0.2,
@@ -222,6 +225,11 @@ class FeaturePredictionEncoder(BaseImageEncoder):
             callbacks=callbacks,
         )
         self.target_components = target_components
+
+    def _find_batch_size(self) -> int:
+        if self.batch_size == "auto" and self.encoder != "features":
+            return 64
+        return super()._find_batch_size()
 
     def _find_target(self, view: View) -> nn.Module:
         if self.target_components is None:
@@ -278,7 +286,7 @@ class _ImageAutoencoder(BaseImageEncoder):
         decode = OnDevice(copy.deepcopy(self.decoder_), device)
         images = []
         with torch.no_grad():
-            for rows in gen_batches(len(embedding), self.batch_size):
+            for rows in gen_batches(len(embedding), BATCH_SIZE):
                 decoded = self._canvas.crop(decode(embedding[rows].to(torch.float32)))
                 images.append(self._format.from_batch(decoded).to(embedding.device))
         return torch.cat(images) if is_tensor else torch.cat(images).numpy()
@@ -320,8 +328,8 @@ class PerceptualAutoencoder(_ImageAutoencoder):
         holds flattened rows. Rows without it are read as grey images as square as possible.
     max_epochs : int, default=50
         Epochs to train at most.
-    batch_size : int, default=128
-        Images per training step.
+    batch_size : int or "auto", default="auto"
+        Images per training step. "auto" is 128.
     lr : float, default=1e-3
         Learning rate of Adam, at its highest where there is a schedule.
     lr_schedule : {"one-cycle"} or None, default=None
@@ -374,6 +382,8 @@ class PerceptualAutoencoder(_ImageAutoencoder):
         The epoch, counted from 1, whose weights were kept.
     n_epochs_ : int
         Number of epochs trained.
+    batch_size_ : int
+        Images per training step.
     validation_loss_ : float
         The loss of the best epoch on the held-out images.
     image_shape_ : tuple of int
@@ -445,8 +455,8 @@ class PixelAutoencoder(_ImageAutoencoder):
         holds flattened rows. Rows without it are read as grey images as square as possible.
     max_epochs : int, default=50
         Epochs to train at most.
-    batch_size : int, default=128
-        Images per training step.
+    batch_size : int or "auto", default="auto"
+        Images per training step. "auto" is 128.
     lr : float, default=1e-3
         Learning rate of Adam, at its highest where there is a schedule.
     lr_schedule : {"one-cycle"} or None, default=None
@@ -499,6 +509,8 @@ class PixelAutoencoder(_ImageAutoencoder):
         The epoch, counted from 1, whose weights were kept.
     n_epochs_ : int
         Number of epochs trained.
+    batch_size_ : int
+        Images per training step.
     validation_loss_ : float
         The loss of the best epoch on the held-out images.
     image_shape_ : tuple of int
