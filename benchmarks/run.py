@@ -16,6 +16,7 @@ import argparse
 import sys
 import traceback
 from collections.abc import Iterable, Sequence
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import nullcontext
 from pathlib import Path
 from typing import NamedTuple
@@ -331,6 +332,13 @@ def main(args: argparse.Namespace) -> int:
     except ImportError as error:
         print(error, file=sys.stderr)
         return 2
+    except BrokenProcessPool as error:
+        print(
+            f"A worker process died: {str(error).splitlines()[0]} What is done is kept; the same "
+            "command continues. If it was memory that was short, lower --n-jobs.",
+            file=sys.stderr,
+        )
+        return 1
     except KeyboardInterrupt:
         print("Interrupted. What is done is kept; the same command continues.", file=sys.stderr)
         return 130
