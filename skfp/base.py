@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import math
 import os
 from abc import ABCMeta, abstractmethod
@@ -27,19 +26,19 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import nn
 
 from skfp import processes
-from skfp.cache import Cache, fingerprint
+from skfp.cache import Cache
 from skfp.checkpoint import Checkpoint, open_checkpoint
 from skfp.coders import (
     IMAGE_ENCODERS,
     Encoder,
     FeatureEncoder,
-    ImageEncoder,
-    OwnEncoder,
     fold_batch_norm,
+    make_encoder,
 )
 from skfp.dask_arrays import BlockEmbedder, embed_blocks, is_dask_array, stand_in
 from skfp.devices import OnDevice, choose_device
 from skfp.export import ExportMixin
+from skfp.facts import check_structure, list_facts
 from skfp.images import ImageFormat, Images, as_array, check_images, check_images_like
 from skfp.loss_network import FrozenNetwork, LossNetwork, describe, load_loss_network
 from skfp.preprocessing import Canvas
@@ -53,12 +52,6 @@ from skfp.training import (
     continue_coders,
     fit_coders,
     judge_epochs,
-)
-
-# Parameters that do not decide what a fit computes.
-_NO_FACTS = (
-    *("checkpoint_dir", "memory", "device", "verbose", "callbacks"),
-    *("loss_network", "random_state"),  # what comes of these is told instead
 )
 
 
@@ -120,6 +113,9 @@ class BaseImageEncoder(
     decoder_: nn.Module
     loss_network_: FrozenNetwork | None
     _format: ImageFormat
+    _loss: nn.Module
+    _moments: dict[int, dict[str, torch.Tensor]]
+    _structure: dict[str, Any]  # as in `_describe_structure`, when the networks were made
     _target: nn.Module | None
     _variance_head: nn.Linear | None
 
@@ -242,11 +238,18 @@ class BaseImageEncoder(
         ------
         ValueError
             If X holds no images, or images that are not finite or too small, or the loss network
-            is unknown or cannot look at images of that size.
+            is unknown or cannot look at images of that size; or, with `warm_start`, if parameters
+            ask for other networks than training goes on with.
         """
+        with self._as_before_on_failure():
+            self._fit(X, X_val)
+        return self
+
+    def _fit(self, X: Any, X_val: Any) -> None:
         continues = self.warm_start and self.__sklearn_is_fitted__()
+        structure = self._describe_structure()
         if continues:
-            self._check_structure()
+            check_structure(structure, self._structure)
         images = self._check_images(X, reset=not continues)
         valid_images = None if X_val is None else self._check_validation_images(X_val)
         self._check_n_samples(len(images), valid_images is not None)
@@ -257,9 +260,10 @@ class BaseImageEncoder(
             self._seed = drawn_seed if checkpoint.seed is None else checkpoint.seed
             with self._seeded(self._seed):
                 if not continues:
+                    self._structure = structure
                     self.loss_network_ = self._load_loss_network()
                 if self.checkpoint_dir is not None:
-                    facts = self._facts(images, valid_images, continues)
+                    facts = list_facts(self, images, valid_images, continues)
                     checkpoint.identify(facts, self._seed)
                 view = self._view(images, device, self.memory)
                 autoencoder, loss = self._make_autoencoder(view, continues, checkpoint)
@@ -290,46 +294,13 @@ class BaseImageEncoder(
                     target=self._target,
                 )
 
-        # First, as it may find that nothing was learned; what an earlier fit has left then stays.
-        history, best = judge_epochs(net, self.max_epochs, self.history_ if continues else [])
+        earlier = self.history_ if continues else []
+        self.history_, best = judge_epochs(net, self.max_epochs, earlier)
         self._keep(autoencoder, loss)
-        self._moments: dict[int, dict[str, torch.Tensor]] = {}
-        self.history_ = history
+        self._moments = {}
         self.best_epoch_ = best["epoch"]
         self.validation_loss_ = best["valid_loss"]
         self.n_epochs_ = len(self.history_)
-        return self
-
-    def _facts(
-        self, images: Images, valid_images: Images | None, continues: bool
-    ) -> dict[str, Any]:
-        """List what decides the course of a fit, as plain values."""
-
-        def tell(images: Images) -> str:
-            digest = hashlib.sha256(images.fingerprint().encode()).hexdigest()
-            return f"{len(images)} images, SHA-256 {digest[:16]}"
-
-        digest = hashlib.sha256()
-        for module in (self.encoder_, self.decoder_) if continues else ():
-            for tensor in module.state_dict().values():
-                digest.update(fingerprint(tensor.numpy()).encode())
-        loss_network = self.loss_network_
-        return {
-            "estimator": type(self).__name__,
-            **{
-                name: _plain(value)
-                for name, value in self.get_params(deep=False).items()
-                if name not in _NO_FACTS
-            },
-            "loss network": None if loss_network is None else loss_network.fingerprint()[:16],
-            # Of any other source of seeds, only the seed that it gave is known.
-            "random_state": _plain(self.random_state)
-            if isinstance(self.random_state, Integral)
-            else None,
-            "weights before": digest.hexdigest()[:16] if continues else "random",
-            "X": tell(images),
-            "X_val": None if valid_images is None else tell(valid_images),
-        }
 
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X: Any, y: Any = None) -> Self:
@@ -357,23 +328,33 @@ class BaseImageEncoder(
         Raises
         ------
         ValueError
-            If X holds no images, or other images than the first call has seen.
+            If X holds no images, or other images than the first call has seen, or parameters ask
+            for other networks than training goes on with; only `z` waits for the next `fit`.
         """
+        with self._as_before_on_failure():
+            self._partial_fit(X)
+        return self
+
+    def _partial_fit(self, X: Any) -> None:
         starts = not self.__sklearn_is_fitted__()
+        structure = self._describe_structure()
+        if not starts:
+            check_structure({**structure, "z": self._structure["z"]}, self._structure)
         images = self._check_images(X, reset=starts)
         device = choose_device(self.device)
-        seed = self._draw_seed() if starts else self._seed + self.n_epochs_
+        if starts:
+            self._seed = self._draw_seed()
+            self._moments, self.history_, self.n_epochs_ = {}, [], 0
+        seed = self._seed + self.n_epochs_
         self.batch_size_ = self._find_batch_size()
         # At its highest, it would undo in one step what a fit has ended with.
         lr = self.lr / 10 if self.lr_schedule == "one-cycle" else self.lr
         with self._seeded(seed):
             if starts:
+                self._structure = structure
                 self.loss_network_ = self._load_loss_network()
             view = self._view(images, device, None)
             autoencoder, loss = self._make_autoencoder(view, not starts)
-            if starts:
-                self._moments = {}
-                self.history_ = []
             net = continue_coders(
                 autoencoder,
                 loss.to(device),
@@ -388,19 +369,17 @@ class BaseImageEncoder(
             for parameter, moments in net.optimizer_.state_dict()["state"].items()
         }
         row = net.history[-1]
-        self.history_.append(
-            {
-                "epoch": len(self.history_) + 1,
-                "train_loss": row["train_loss"],
-                "seconds": processes.agreed(row["dur"]),
-            }
-        )
+        told = {
+            "epoch": len(self.history_) + 1,
+            "train_loss": row["train_loss"],
+            "seconds": processes.agreed(row["dur"]),
+        }
+        self.history_ = [*self.history_, told]
         self.n_epochs_ = len(self.history_)
         # These belong to a fit that is no longer the last word.
         for name in ("best_epoch_", "validation_loss_"):
             if hasattr(self, name):
                 delattr(self, name)
-        return self
 
     # Where to write is said in the call, and never routed to it by a meta-estimator.
     __metadata_request__transform: ClassVar[dict[str, str]] = {"out": metadata_routing.UNUSED}
@@ -534,10 +513,18 @@ class BaseImageEncoder(
     def _canvas(self) -> Canvas:
         return Canvas(self._format.size)
 
+    def _describe_structure(self) -> dict[str, Any]:
+        """Say what the networks are made of, apart from parameters that may be set anew later."""
+        return {
+            "z": self.z,
+            "encoder": self.encoder,
+            "gamma > 0": self.gamma > 0,
+            "loss_network": describe(self.loss_network),
+        }
+
     def _load_loss_network(self) -> FrozenNetwork | None:
-        # Kept apart from the parameter, which may be set anew after this fit.
-        self._loss_network = describe(self.loss_network)
-        return load_loss_network(self._loss_network)
+        described = self._structure["loss_network"]
+        return None if described is None else load_loss_network(described)
 
     @property
     def _takes_features(self) -> bool:
@@ -562,29 +549,13 @@ class BaseImageEncoder(
             # Copied, so that what is there stays until something better is.
             return Autoencoder(self._prepare, *copy.deepcopy(coders)), self._loss
         self._n_loss_features = view.n_features
-        encoder = self._make_encoder(view.n_features)
-        kept = {} if checkpoint is None else checkpoint.part("target")
+        encoder = make_encoder(self.encoder, view.n_features, self._canvas.canvas_size, self.z)
+        kept = {} if checkpoint is None else checkpoint.parts["target"]
         self._target = Components(**kept) if kept else self._find_target(view)
         decoder, loss = self._make_objective(self._target, view.n_features, self.z)
         head = encoder.head
         variance_head = nn.Linear(head.in_features, head.out_features) if self.gamma > 0 else None
         return Autoencoder(self._prepare, encoder, decoder, variance_head), loss
-
-    def _check_structure(self) -> None:
-        """Refuse to go on with coders of another shape than parameters now ask for."""
-        if callable(self.encoder) or isinstance(self.encoder_, OwnEncoder):
-            same = self.encoder == getattr(self.encoder_, "make_trunk", None)
-            same = same and self.z == self._n_features_out
-        else:
-            with torch.device("meta"):
-                wanted = self._make_encoder(self._n_loss_features)
-            same = _shapes(wanted) == _shapes(self.encoder_)
-        if not same:
-            raise ValueError(
-                f"z={self.z!r} and encoder={self.encoder!r} ask for another encoder than the one "
-                f"that training goes on with, of z={self._n_features_out}. Set them back, or fit "
-                "with warm_start=False to begin anew."
-            )
 
     def _find_batch_size(self) -> int:
         """Say how many images make a step of training."""
@@ -604,19 +575,33 @@ class BaseImageEncoder(
 
     def _keep(self, autoencoder: Autoencoder, loss: nn.Module) -> None:
         """Keep trained networks on the CPU."""
-        self.encoder_ = autoencoder.encoder.cpu().eval()
-        self.decoder_ = autoencoder.decoder.cpu().eval()
+        self.encoder_ = autoencoder.encoder.eval()
+        self.decoder_ = autoencoder.decoder.eval()
         self._variance_head = autoencoder.variance_head
-        self._loss = loss.cpu()
-        for module in (self.loss_network_, self._target, self._variance_head):
+        self._loss = loss
+        self._move_to_cpu()
+        self.n_parameters_ = sum(p.numel() for p in autoencoder.parameters() if p.requires_grad)
+
+    def _move_to_cpu(self) -> None:
+        for name in ("encoder_", "decoder_", "_variance_head", "_loss", "loss_network_", "_target"):
+            module = getattr(self, name, None)
             if module is not None:
                 module.cpu()
-        self.n_parameters_ = sum(p.numel() for p in autoencoder.parameters() if p.requires_grad)
+
+    @contextmanager
+    def _as_before_on_failure(self) -> Iterator[None]:
+        """Leave the estimator as an earlier fit has left it where this one fails."""
+        before = dict(self.__dict__)
+        try:
+            yield
+        except BaseException:
+            self.__dict__ = before
+            self._move_to_cpu()  # coders are trained as copies, but what judges them is not
+            raise
 
     def _draw_seed(self) -> int:
         seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
-        self._seed = processes.agreed(seed)
-        return self._seed
+        return processes.agreed(seed)
 
     @staticmethod
     @contextmanager
@@ -634,13 +619,6 @@ class BaseImageEncoder(
         if self.encoder == "features":
             return View(view.features(), nn.Identity(), view.n_features, view.cache)
         return view
-
-    def _make_encoder(self, n_features: int) -> Encoder:
-        if self.encoder == "features":
-            return FeatureEncoder(n_features, self.z)
-        if callable(self.encoder):
-            return OwnEncoder(self.encoder, self._canvas.canvas_size, self.z)
-        return ImageEncoder(self._canvas.canvas_size, self.z, IMAGE_ENCODERS[self.encoder])
 
     def _training_set(
         self, images: Images, view: View, rows: np.ndarray | None = None
@@ -677,7 +655,9 @@ class BaseImageEncoder(
         try:
             return self._check_images(X_val, reset=False)
         except (TypeError, ValueError) as error:
-            raise type(error)(f"X_val does not fit to X. Of it: {error}") from error
+            # Not of a subclass, which may be made of something else than a message.
+            kind = TypeError if isinstance(error, TypeError) else ValueError
+            raise kind(f"X_val does not fit to X. Of it: {error}") from error
 
     def _check_n_samples(self, n_images: int, has_validation_images: bool) -> None:
         if n_images < 2 and not has_validation_images:
@@ -699,18 +679,3 @@ class BaseImageEncoder(
         tags.input_tags.three_d_array = True
         tags.transformer_tags.preserves_dtype = []
         return tags
-
-
-def _plain(value: Any) -> Any:
-    """Turn a parameter into a value that JSON gives back as it is."""
-    if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if callable(value):
-        return f"{value.__module__}.{getattr(value, '__qualname__', type(value).__name__)}"
-    return value if isinstance(value, str | int | float | None) else repr(value)
-
-
-def _shapes(module: nn.Module) -> dict[str, torch.Size]:
-    return {name: tensor.shape for name, tensor in module.state_dict().items()}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import warnings
 from collections.abc import Callable
@@ -13,7 +12,7 @@ import joblib
 import numpy as np
 from filelock import AcquireReturnProxy, FileLock
 
-from skfp.sources import Source, as_source, in_parts
+from skfp.fingerprints import fingerprint
 
 Arrays = dict[str, np.ndarray]
 
@@ -121,12 +120,3 @@ def _undamaged(entry: Any) -> Arrays | None:
 
 def _checksum(arrays: Arrays) -> str:
     return "".join(fingerprint(array) for array in arrays.values())
-
-
-def fingerprint(array: np.ndarray | Source) -> str:
-    """SHA-256 of an array's type, shape and values, read in parts."""
-    digest = hashlib.sha256(f"{array.dtype.str} {array.shape}".encode())
-    rows = as_source(array if array.ndim else array[None])
-    for part in in_parts(rows):
-        digest.update(np.ascontiguousarray(rows[part]).data)
-    return digest.hexdigest()

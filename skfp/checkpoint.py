@@ -6,7 +6,7 @@ import os
 import shutil
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,65 +17,57 @@ from skorch.callbacks import Callback, EarlyStopping, LRScheduler
 from torch.optim import Optimizer
 
 from skfp import processes
-from skfp.tensorfile import Tensors, read_tensors, write_tensors
+from skfp.facts import differences
+from skfp.tensorfile import (
+    Tensors,
+    join_parts,
+    read_tensors,
+    split_parts,
+    tuples,
+    with_nan,
+    without_nan,
+    write_tensors,
+)
 
 FORMAT = 1
 _FILE = "checkpoint.safetensors"
+# What training needs of the rows of its history; callbacks may record what JSON cannot hold.
+_NUMBERS = ("epoch", "dur", "train_loss", "train_loss_best", "valid_loss", "valid_loss_best")
 
 
 class Checkpoint(Callback):
     """Writes the state of training after each epoch, and takes it up where there is one.
 
-    It comes after the callbacks that end training, so that an epoch is on disk only when all is
-    known that it has changed.
+    It comes after the callbacks that end training: the epoch that ends it is not on disk. A fit
+    that was stopped early trains its last epoch once more when it is called again, with the same
+    result.
 
     Parameters
     ----------
-    folder : Path or None
-        Where the state is kept; None keeps nothing.
+    path : Path or None
+        The file that keeps the state, written by the main process; None keeps nothing.
+    tensors, header
+        The state that is in it, empty where there is none.
 
     Attributes
     ----------
     n_epochs : int
         Epochs that are on disk.
+    parts : mapping of str to dict of str to Tensor
+        Tensors of the state that is on disk, part by part.
     seed : int or None
         Of the fit that is on disk, None where there is none.
     """
 
-    def __init__(self, folder: Path | None) -> None:
-        self.path = None if folder is None else folder / _FILE
-        self.header: dict[str, Any] = {}
-        self.tensors: Tensors = {}
-        self.seed: int | None = None
-        if self.path is not None and self.path.exists():
-            self._read(self.path)
-        # One process has the folder; all go on from what is in it.
-        state = (self.header, self.tensors, self.seed)
-        self.header, self.tensors, self.seed = processes.agreed(state)
-
-    def _read(self, path: Path) -> None:
-        wrong = f"Cannot go on from {str(path)!r}"
-        advice = "Delete it, or pass another checkpoint_dir, to begin anew."
-        try:
-            self.tensors, self.header = read_tensors(path)
-        except ValueError as error:
-            raise ValueError(f"{wrong}: {error}. {advice}") from error
-        if not isinstance(self.header, dict) or self.header.get("format") != FORMAT:
-            raise ValueError(f"{wrong}: another version of skfp has written it. {advice}")
-        self.seed = self.header["seed"]
+    def __init__(self, path: Path | None, tensors: Tensors, header: dict[str, Any]) -> None:
+        self.path = path
+        self.parts = split_parts(tensors)
+        self.header = header
+        self.seed: int | None = header.get("seed")
 
     @property
     def n_epochs(self) -> int:
         return len(self.header.get("history", ()))
-
-    def part(self, name: str) -> Tensors:
-        """Return the tensors of one part of the state that is on disk."""
-        prefix = f"{name}."
-        return {
-            key.removeprefix(prefix): tensor
-            for key, tensor in self.tensors.items()
-            if key.startswith(prefix)
-        }
 
     def identify(self, facts: Mapping[str, Any], seed: int) -> None:
         """Say what decides the fit, and refuse to go on with another one.
@@ -92,17 +84,11 @@ class Checkpoint(Callback):
             If the state on disk is of a fit with other facts; the message names them.
         """
         self.facts, self.seed = dict(facts), seed
-        known = self.header.get("facts", self.facts)
-        differences = [
-            f"{name} was {known.get(name)!r} and is {self.facts.get(name)!r}"
-            for name in {**known, **self.facts}
-            if known.get(name) != self.facts.get(name)
-        ]
-        if differences:
+        if changes := differences(self.header.get("facts", self.facts), self.facts):
             raise ValueError(
                 f"The checkpoint in {str(self.path)!r}, of {self.n_epochs} epochs, is of another "
-                f"fit: {'; '.join(differences)}. Pass what that fit was given to continue it, or "
-                "another checkpoint_dir to begin anew."
+                f"fit: {'; '.join(changes)}. Pass what that fit was given to continue it (a data "
+                "set must give the same images each time), or another checkpoint_dir to begin anew."
             )
 
     def follow(
@@ -123,16 +109,12 @@ class Checkpoint(Callback):
         """Take up the state that is on disk."""
         if not self.header:
             return
-        net.module_.load_state_dict(self.part("module"))
-        moments: dict[int, Tensors] = {}
-        for name, moment in self.part("optimizer").items():
-            parameter, _, kind = name.partition(".")
-            moments.setdefault(int(parameter), {})[kind] = moment
-        load_moments(net.optimizer_, moments)
+        net.module_.load_state_dict(self.parts["module"])
+        load_moments(net.optimizer_, split_parts(self.parts["optimizer"]))
         for group, values in zip(
             net.optimizer_.param_groups, self.header["optimizer"], strict=True
         ):
-            group.update({key: _tuples(value) for key, value in values.items()})
+            group.update(tuples(values))
         if self.schedule is not None:
             self.schedule.lr_scheduler_.load_state_dict(self.header["schedule"])
         stopping = self.header["stopping"]
@@ -143,20 +125,20 @@ class Checkpoint(Callback):
             self.stopping.best_model_weights_ = {
                 # Laid out as the weights that they may replace.
                 name: torch.empty_like(net.module_.state_dict()[name]).copy_(tensor)
-                for name, tensor in self.part("best").items()
+                for name, tensor in self.parts["best"].items()
             }
-        for row in self.header["history"]:
+        for row in with_nan(self.header["history"]):
             net.history.append({**row, "batches": []})
-        random = self.part("random")
+        random = self.parts["random"]
         torch.set_rng_state(random["torch"])
         net.iterator_train__generator.set_state(random["batches"])
         if "cuda" in random and torch.device(net.device).type == "cuda":
             torch.cuda.set_rng_state(random["cuda"], net.device)
-        self.tensors = {}
+        self.parts.clear()
 
     def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
         """Put the state on disk; if that fails, warn and train on."""
-        if self.path is None:
+        if self.path is None or not processes.is_main():
             return
         try:
             self._write(net)
@@ -178,22 +160,19 @@ class Checkpoint(Callback):
         if torch.device(net.device).type == "cuda":
             random["cuda"] = torch.cuda.get_rng_state(net.device)
         adam = net.optimizer_.state_dict()
-        parts: dict[str, Mapping[Any, torch.Tensor]] = {
+        parts = {
             "module": net.module_.state_dict(),
             "best": self.stopping.best_model_weights_ or {},
             "target": {} if self.target is None else self.target.state_dict(),
             "random": random,
-            **{f"optimizer.{index}": moments for index, moments in adam["state"].items()},
+            "optimizer": join_parts(adam["state"]),
         }
         has_best = self.stopping.best_model_weights_ is not None
         header = {
             "format": FORMAT,
             "facts": self.facts,
             "seed": self.seed,
-            "history": [
-                {key: value for key, value in row.items() if key != "batches"}
-                for row in net.history
-            ],
+            "history": without_nan([{key: row[key] for key in _NUMBERS} for row in net.history]),
             "optimizer": [
                 {key: value for key, value in group.items() if key != "params"}
                 for group in adam["param_groups"]
@@ -205,11 +184,7 @@ class Checkpoint(Callback):
                 "best_loss": self.stopping.dynamic_threshold_ if has_best else None,
             },
         }
-        tensors = {
-            f"{part}.{name}": tensor.detach().cpu()
-            for part, named in parts.items()
-            for name, tensor in named.items()
-        }
+        tensors = {name: tensor.detach().cpu() for name, tensor in join_parts(parts).items()}
         write_tensors(self.path, tensors, header)
         self.header = header
 
@@ -222,7 +197,7 @@ def open_checkpoint(folder: str | os.PathLike[str] | None) -> Iterator[Checkpoin
     ----------
     folder : str, path-like or None
         Made where it is missing. None keeps nothing. Of several processes that train together, the
-        main one has the folder, and the others what is in it.
+        main one has the folder, and the others what is in it, or its error.
 
     Yields
     ------
@@ -235,47 +210,64 @@ def open_checkpoint(folder: str | os.PathLike[str] | None) -> Iterator[Checkpoin
     OSError
         If the folder cannot be made or written.
     """
-    if folder is None or not processes.is_main():
-        yield Checkpoint(None)
-        return
-    path = Path(folder)
-    path.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path / "checkpoint.lock")
+    with ExitStack() as held:
+        found: Any = (None, {}, {})
+        if folder is not None and processes.is_main():
+            try:
+                found = _open(Path(folder), held)
+            except (OSError, ValueError) as error:
+                found = error
+        # No process goes on where the main one does not: the others would wait for it forever.
+        found = processes.agreed(found)
+        if isinstance(found, Exception):
+            raise found
+        yield Checkpoint(*found)
+
+
+def _open(folder: Path, held: ExitStack) -> tuple[Path, Tensors, dict[str, Any]]:
+    """Lock a folder for as long as it is held, and read what is in it."""
+    folder.mkdir(parents=True, exist_ok=True)
     try:
-        lock.acquire(timeout=0)
+        held.enter_context(FileLock(folder / "checkpoint.lock").acquire(timeout=0))
     except Timeout as error:
         raise ValueError(
-            f"Another fit is using checkpoint_dir={os.fspath(folder)!r} right now. Pass a folder "
-            "of its own to each fit."
+            f"Another fit is using checkpoint_dir={str(folder)!r} right now. Pass a folder of its "
+            "own to each fit."
         ) from error
+    # Left behind by processes that were killed while they wrote.
+    for unfinished in folder.glob(f".{_FILE}-*"):
+        shutil.rmtree(unfinished, ignore_errors=True)
+    path = folder / _FILE
+    if not path.exists():
+        return path, {}, {}
+    wrong = f"Cannot go on from {str(path)!r}"
+    advice = "Delete it, or pass another checkpoint_dir, to begin anew."
     try:
-        # Left behind by processes that were killed while they wrote.
-        for unfinished in path.glob(f".{_FILE}-*"):
-            shutil.rmtree(unfinished, ignore_errors=True)
-        yield Checkpoint(path)
-    finally:
-        lock.release()
+        tensors, header = read_tensors(path)
+    except ValueError as error:
+        raise ValueError(f"{wrong}: {error}. {advice}") from error
+    if not isinstance(header, dict) or header.get("format") != FORMAT:
+        raise ValueError(f"{wrong}: another version of skfp has written it. {advice}")
+    return path, tensors, header
 
 
-def load_moments(optimizer: Optimizer, moments: Mapping[int, Tensors]) -> None:
+def load_moments(optimizer: Optimizer, moments: Mapping[Any, Tensors]) -> None:
     """Give Adam its memory of earlier steps back.
 
     Parameters
     ----------
     optimizer : Optimizer
     moments : mapping of int to dict of str to Tensor
-        Parameter by parameter.
+        Parameter by parameter, numbered in figures or as in `split_parts`. Copied.
     """
     # Fused Adam walks weights and moments side by side in memory: they must be laid out alike.
     laid_out = {
-        parameter: {
-            name: moment.to(memory_format=torch.channels_last) if moment.ndim == 4 else moment
+        int(parameter): {
+            name: moment.clone(
+                memory_format=torch.channels_last if moment.ndim == 4 else torch.contiguous_format
+            )
             for name, moment in moments_of_parameter.items()
         }
         for parameter, moments_of_parameter in moments.items()
     }
     optimizer.load_state_dict({**optimizer.state_dict(), "state": laid_out})
-
-
-def _tuples(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value

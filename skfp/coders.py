@@ -1,4 +1,7 @@
-"""The four coders of the paper (section V, figures 3 and 4), for images of any size from 64 up."""
+"""Encoders and decoders: the paper's four (section V, figures 3 and 4), others, and the user's.
+
+They take images of any size from 64 up.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import copy
 import itertools
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -121,7 +125,9 @@ class OwnEncoder(Encoder):
         trunk = nn.Sequential(trunk, nn.Flatten())
         # Without a first pass in training mode, which would move statistics of BatchNorm.
         mode = trunk.training
-        images = next(trunk.parameters(), torch.empty(0)).new_zeros(2, 3, *size)
+        like = next(trunk.parameters(), torch.empty(0))
+        # Lazy parameters have a type and a place, but no values yet.
+        images = torch.zeros(2, 3, *size, dtype=like.dtype, device=like.device)
         try:
             with torch.no_grad():
                 codes = trunk.eval()(images)
@@ -136,7 +142,6 @@ class OwnEncoder(Encoder):
                 f"(2, ...), got {tuple(codes.shape)}."
             )
         super().__init__(trunk.train(mode), codes.shape[1], z)
-        self.make_trunk = make_trunk
 
 
 class FeatureEncoder(Encoder):
@@ -235,6 +240,32 @@ IMAGE_ENCODERS = {
 }
 
 
+def make_encoder(
+    encoder: str | Callable, n_features: int, size: tuple[int, int], z: int
+) -> Encoder:
+    """Make what an estimator's `encoder` parameter asks for.
+
+    Parameters
+    ----------
+    encoder : "features", a key of `IMAGE_ENCODERS`, or callable
+    n_features : int
+        Number of features of one image.
+    size : tuple of int
+        Height and width of the images in pixels.
+    z : int
+        Size of the embedding.
+
+    Returns
+    -------
+    encoder : Encoder
+    """
+    if callable(encoder):
+        return OwnEncoder(encoder, size, z)
+    if encoder == "features":
+        return FeatureEncoder(n_features, z)
+    return ImageEncoder(size, z, IMAGE_ENCODERS[encoder])
+
+
 def hidden_width(n_features: int) -> int:
     """Width of the hidden layer of the feature coders."""
     return max(min(n_features // 2, 2048), 1)
@@ -254,17 +285,19 @@ def fold_batch_norm(module: nn.Module) -> nn.Module:
         Gives the same output as ``module.eval()``, faster.
     """
     folded = copy.deepcopy(module).eval()
-    sequences = [m for m in folded.modules() if type(m).forward is nn.Sequential.forward]
+    sequences: list[Any] = [m for m in folded.modules() if type(m).forward is nn.Sequential.forward]
     for sequence in sequences:
         layers: list[nn.Module] = []
-        for layer in sequence.children():
+        # Not children(), which gives a layer once that comes twice. A subclass may do more than its
+        # base: it is left as it is.
+        for layer in sequence:
+            before = layers[-1] if layers else None
             if (
-                isinstance(layer, nn.BatchNorm2d)
+                type(layer) is nn.BatchNorm2d
                 and layer.track_running_stats
-                and layers
-                and isinstance(layers[-1], nn.Conv2d)
+                and type(before) is nn.Conv2d
             ):
-                layers[-1] = fuse_conv_bn_eval(layers[-1], layer)
+                layers[-1] = fuse_conv_bn_eval(before, layer)
             else:
                 layers.append(layer)
         if len(layers) < len(sequence._modules):

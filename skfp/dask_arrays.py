@@ -64,7 +64,7 @@ class BlockEmbedder:
         embedding = np.empty((len(block), self.z), dtype=np.float32)
         if not len(block):
             return embedding
-        images = check_images_like(as_array(block), self.format)
+        images = check_images_like(as_array(block), self.format, whole=False)
         embed = OnDevice(self.embedder, choose_device(self.device))
         return compute(images, embed, self.z, out=embedding)
 

@@ -18,7 +18,6 @@ from torch import nn
 from skfp.base import BaseImageEncoder, Objective
 from skfp.coders import FeatureDecoder, ImageDecoder
 from skfp.devices import OnDevice, choose_device
-from skfp.loss_network import FrozenNetwork
 from skfp.losses import (
     ComponentPredictionLoss,
     FeaturePredictionLoss,
@@ -83,12 +82,14 @@ class FeaturePredictionEncoder(BaseImageEncoder):
     memory : str, path-like, joblib.Memory or None, default=None
         Where to keep what the loss network sees in the images, for the next fit on the same
         images with the same loss network, also in other processes. None computes it once per fit.
-        Entries are pickles written by joblib: use a folder that only you can write to.
+        Entries are pickles written by joblib: use a folder that only you can write to. A data set
+        with random transforms gives other images each time, so that no entry is ever found again.
     checkpoint_dir : str, path-like or None, default=None
         Folder, one for each fit, where the whole state of training is written after every epoch.
         When fit is called again with the same images and parameters, it goes on from there, and
         ends bit for bit where it would have ended without a break, on a CPU with the same number
-        of threads. Holds numbers and JSON, no code. State of `callbacks` is not in it.
+        of threads. Holds numbers and JSON, no code. State of `callbacks` is not in it. A data set
+        must give the same images each time: with random transforms, no fit can be continued.
     warm_start : bool, default=False
         Whether fit goes on from the coders of an earlier fit or partial_fit, for another
         `max_epochs`, instead of beginning anew.
@@ -231,6 +232,9 @@ class FeaturePredictionEncoder(BaseImageEncoder):
             return 64
         return super()._find_batch_size()
 
+    def _describe_structure(self) -> dict[str, Any]:
+        return {**super()._describe_structure(), "target_components": self.target_components}
+
     def _find_target(self, view: View) -> nn.Module:
         if self.target_components is None:
             return nn.Identity()
@@ -345,12 +349,14 @@ class PerceptualAutoencoder(_ImageAutoencoder):
     memory : str, path-like, joblib.Memory or None, default=None
         Where to keep what the loss network sees in the images, for the next fit on the same
         images with the same loss network, also in other processes. None computes it once per fit.
-        Entries are pickles written by joblib: use a folder that only you can write to.
+        Entries are pickles written by joblib: use a folder that only you can write to. A data set
+        with random transforms gives other images each time, so that no entry is ever found again.
     checkpoint_dir : str, path-like or None, default=None
         Folder, one for each fit, where the whole state of training is written after every epoch.
         When fit is called again with the same images and parameters, it goes on from there, and
         ends bit for bit where it would have ended without a break, on a CPU with the same number
-        of threads. Holds numbers and JSON, no code. State of `callbacks` is not in it.
+        of threads. Holds numbers and JSON, no code. State of `callbacks` is not in it. A data set
+        must give the same images each time: with random transforms, no fit can be continued.
     warm_start : bool, default=False
         Whether fit goes on from the coders of an earlier fit or partial_fit, for another
         `max_epochs`, instead of beginning anew.
@@ -472,12 +478,14 @@ class PixelAutoencoder(_ImageAutoencoder):
     memory : str, path-like, joblib.Memory or None, default=None
         Where to keep what the loss network sees in the images, for the next fit on the same
         images with the same loss network, also in other processes. None computes it once per fit.
-        Entries are pickles written by joblib: use a folder that only you can write to.
+        Entries are pickles written by joblib: use a folder that only you can write to. A data set
+        with random transforms gives other images each time, so that no entry is ever found again.
     checkpoint_dir : str, path-like or None, default=None
         Folder, one for each fit, where the whole state of training is written after every epoch.
         When fit is called again with the same images and parameters, it goes on from there, and
         ends bit for bit where it would have ended without a break, on a CPU with the same number
-        of threads. Holds numbers and JSON, no code. State of `callbacks` is not in it.
+        of threads. Holds numbers and JSON, no code. State of `callbacks` is not in it. A data set
+        must give the same images each time: with random transforms, no fit can be continued.
     warm_start : bool, default=False
         Whether fit goes on from the coders of an earlier fit or partial_fit, for another
         `max_epochs`, instead of beginning anew.
@@ -541,8 +549,10 @@ class PixelAutoencoder(_ImageAutoencoder):
     dtype('uint8')
     """
 
-    def _load_loss_network(self) -> FrozenNetwork | None:
-        return super()._load_loss_network() if self.encoder == "features" else None
+    def _describe_structure(self) -> dict[str, Any]:
+        structure = super()._describe_structure()
+        # An encoder of images needs none: the loss compares pixels.
+        return structure if self.encoder == "features" else {**structure, "loss_network": None}
 
     def _find_target(self, view: View) -> None:
         return None

@@ -8,6 +8,7 @@ uint8 as it is, everything else float32 on the unit scale.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import os
 import warnings
@@ -19,7 +20,7 @@ import torch
 from PIL import Image
 from sklearn.utils import check_array
 
-from skfp.cache import fingerprint
+from skfp.fingerprints import fingerprint
 from skfp.sources import Rows, Source, as_source, as_tensor, in_known_mode, in_parts, to_device
 
 MIN_SIDE = 16
@@ -139,8 +140,9 @@ class Images:
         """Bytes that the collection takes."""
         return int(self.array.nbytes)
 
+    @functools.cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of the images and of how they are read."""
+        """SHA-256 of the images and of how they are read; reads all of them, once."""
         array = self.array.cpu().numpy() if isinstance(self.array, torch.Tensor) else self.array
         return f"{fingerprint(array)} {self.format}"
 
@@ -310,7 +312,7 @@ def check_images(array: Rows, image_shape: Sequence[int] | None = None) -> Image
     return Images(array, ImageFormat(tuple(array.shape[1:]), layout, image_shape, low, high))
 
 
-def check_images_like(array: Rows, format: ImageFormat) -> Images:
+def check_images_like(array: Rows, format: ImageFormat, *, whole: bool = True) -> Images:
     """Check images against the format that fit has seen.
 
     Parameters
@@ -319,6 +321,8 @@ def check_images_like(array: Rows, format: ImageFormat) -> Images:
         Images of the size and channels of `format`, in its layout or flattened, from `as_array`.
     format : ImageFormat
         The format learned by `check_images`.
+    whole : bool, default=True
+        Whether these are all images: of a few, a small range says nothing.
 
     Returns
     -------
@@ -328,6 +332,11 @@ def check_images_like(array: Rows, format: ImageFormat) -> Images:
     ------
     ValueError
         If the images are of another size, channel count or value range than in fit.
+
+    Warns
+    -----
+    UserWarning
+        If all images take up a small part of the value range in fit.
     """
     shape = tuple(array.shape[1:])
     if shape != format.shape:
@@ -364,7 +373,7 @@ def check_images_like(array: Rows, format: ImageFormat) -> Images:
         seen = f"values from {format.low:g} to {format.high:g}"
         advice = "Pass images scaled as those in fit."
         low, high = _check_range(array, format.low - span, format.high + span, seen, advice)
-        if high - low < _LEAST_SHARE * span:
+        if whole and high - low < _LEAST_SHARE * span:
             warnings.warn(
                 f"The encoder was fitted on {seen}, of which X, with values from {low:g} to "
                 f"{high:g}, takes up a small part. {advice}",

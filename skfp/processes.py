@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import distributed, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
 
@@ -97,20 +98,42 @@ def data_parallel(module: nn.Module) -> Callable:
     -------
     forward : callable
         What to call in place of the module, in a group.
+
+    Raises
+    ------
+    ValueError
+        If the module has BatchNorm layers of another kind, which would see a part of each batch.
     """
-    _set_batch_norm(module, SharedBatchNorm2d)
+    layers = [layer for layer in module.modules() if _can_be_shared(layer)]
+    for name, layer in module.named_modules():
+        by_itself = isinstance(layer, nn.SyncBatchNorm)
+        if isinstance(layer, _BatchNorm) and not (by_itself or layer in layers):
+            raise ValueError(
+                f"Several processes cannot train {name}, which is {layer}: each would normalise by "
+                "its part of a batch. Expected BatchNorm2d with its default affine=True, "
+                "track_running_stats=True and a momentum, or a layer that sees one image at a "
+                "time, such as GroupNorm."
+            )
+    for layer in layers:
+        layer.__class__ = SharedBatchNorm2d  # the two have the same state
     return DistributedDataParallel(module).__call__
 
 
 def end_data_parallel(module: nn.Module) -> None:
     """Leave nothing in a module that needs a group."""
-    _set_batch_norm(module, nn.BatchNorm2d)
+    layers: list[Any] = [one for one in module.modules() if type(one) is SharedBatchNorm2d]
+    for layer in layers:
+        layer.__class__ = nn.BatchNorm2d
 
 
-def _set_batch_norm(module: nn.Module, kind: type) -> None:
-    for layer in module.modules():
-        if isinstance(layer, nn.BatchNorm2d):
-            layer.__class__ = kind  # the two have the same state
+def _can_be_shared(layer: nn.Module) -> bool:
+    # Not a subclass, which may do more than that.
+    return (
+        type(layer) is nn.BatchNorm2d
+        and layer.affine
+        and layer.track_running_stats
+        and layer.momentum is not None
+    )
 
 
 def weigh_gradient(loss: torch.Tensor, n_images: int) -> None:

@@ -13,11 +13,21 @@ import torch
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
-from skfp.coders import Encoder, FeatureEncoder, ImageEncoder, OwnEncoder
+from skfp.coders import make_encoder
 from skfp.images import ImageFormat
 from skfp.loss_network import LossNetwork, empty_loss_network
 from skfp.targets import Components
-from skfp.tensorfile import Tensors, read_tensors, write_tensors
+from skfp.tensorfile import (
+    Tensors,
+    join_parts,
+    plain,
+    read_tensors,
+    split_parts,
+    tuples,
+    with_nan,
+    without_nan,
+    write_tensors,
+)
 
 FORMAT = 1
 _MODULES = ("encoder_", "decoder_", "loss_network_", "_target", "_variance_head")
@@ -51,8 +61,8 @@ class SavingMixin:
         Parameters
         ----------
         path : str or path-like
-            The file to write, replaced as a whole if it is there. `memory` and `callbacks` are
-            not written.
+            The file to write, replaced as a whole if it is there. `memory`, `checkpoint_dir` and
+            `callbacks` are not written.
 
         Raises
         ------
@@ -61,8 +71,8 @@ class SavingMixin:
         FileNotFoundError
             If there is no folder to write to.
         ValueError
-            If a parameter cannot be written as JSON, such as a loss network of your own: keep
-            such an estimator with :func:`joblib.dump`, or export it by `to_onnx`.
+            If a parameter cannot be written as JSON, such as a loss network or an encoder of your
+            own: keep such an estimator with :func:`joblib.dump`, or export it by `to_onnx`.
 
         See Also
         --------
@@ -84,21 +94,18 @@ class SavingMixin:
         """
         check_is_fitted(self)
         state, tensors = _take_apart(vars(self))
-        parameters = self.get_params(deep=False)  # type: ignore[attr-defined]
-        learned = {name: value for name, value in state.items() if name not in parameters}
+        state["history_"] = without_nan(state["history_"])
+        saved = {
+            name: _as_json(name, _plain_networks(value))
+            for name, value in state.items()
+            if name not in _NOT_SAVED
+        }
+        parameters = self.get_params(deep=False).keys() & saved.keys()  # type: ignore[attr-defined]
         header = {
             "format": FORMAT,
             "estimator": type(self).__name__,
-            "parameters": {
-                name: _as_json(name, value)
-                for name, value in parameters.items()
-                if name not in _NOT_SAVED
-            },
-            "learned": {
-                name: _as_json(name, value)
-                for name, value in learned.items()
-                if name not in _NOT_SAVED
-            },
+            "parameters": {name: saved.pop(name) for name in sorted(parameters)},
+            "learned": saved,
         }
         path = Path(path)
         if not path.parent.is_dir():
@@ -163,95 +170,71 @@ class SavingMixin:
 def _take_apart(state: dict[str, Any]) -> tuple[dict[str, Any], Tensors]:
     """Split an estimator's attributes into plain values and named tensors."""
     state = dict(state)
-    tensors: Tensors = {}
-    if isinstance(state["encoder_"], OwnEncoder):
-        state["_make_trunk"] = state["encoder_"].make_trunk
-    for part in _MODULES:
-        module = state.pop(part)
-        if module is not None:
-            tensors |= {f"{part}.{name}": value for name, value in module.state_dict().items()}
-    for parameter, moments in state.pop("_moments").items():
-        tensors |= {f"_moments.{parameter}.{name}": value for name, value in moments.items()}
-    if "_loss_network" in state:
-        state["_loss_network"] = _plain_networks(state["_loss_network"])
+    modules = {part: state.pop(part) for part in _MODULES}
+    parts = {part: module.state_dict() for part, module in modules.items() if module is not None}
+    parts["_moments"] = join_parts(state.pop("_moments"))
+    state["_structure"] = _plain_networks(state["_structure"])
     del state["_loss"]  # made of the others
     state["_format"] = dataclasses.asdict(state["_format"])
-    return state, tensors
+    return state, join_parts(parts)
 
 
 def _put_together(estimator: Any, tensors: Tensors) -> None:
     """Rebuild an estimator's networks from named tensors, and its format from plain values."""
-    format = {key: _tuples(value) for key, value in estimator._format.items()}
-    estimator._format = ImageFormat(**format)
-    parts: dict[str, Tensors] = {part: {} for part in (*_MODULES, "_moments")}
-    for name, tensor in tensors.items():
-        part, _, rest = name.partition(".")
-        parts[part][rest] = tensor
-    estimator._moments = {}
-    for name, moment in parts.pop("_moments").items():
-        parameter, _, kind = name.partition(".")
-        estimator._moments.setdefault(int(parameter), {})[kind] = moment
+    estimator._format = ImageFormat(**tuples(estimator._format))
+    parts = split_parts(tensors)
+    if unknown := parts.keys() - {*_MODULES, "_moments"}:
+        raise ValueError(f"{min(unknown)} is no part of an estimator")
+    moments = split_parts(parts["_moments"])
+    estimator._moments = {int(parameter): kinds for parameter, kinds in moments.items()}
 
-    # The shapes of stored weights say how wide layers are: a parameter may have been set since.
-    z = len(parts["encoder_"]["head.weight"])
+    # Not the parameters, which may have been set since.
+    structure = estimator._structure = _networks(estimator._structure)
+    encoder, z, loss_network = (structure[name] for name in ("encoder", "z", "loss_network"))
     n_features = estimator._n_loss_features
     if "basis" in parts["_target"]:
         estimator._target = Components(**{n: t.float() for n, t in parts["_target"].items()})
     else:
         estimator._target = estimator._find_target(None)
     canvas_size = estimator._canvas.canvas_size
-    encoder: Encoder
-    if make_trunk := estimator.__dict__.pop("_make_trunk", None):
-        with torch.random.fork_rng():
-            encoder = OwnEncoder(make_trunk, canvas_size, z)
     # On the meta device nothing is allocated or initialised before the shapes are compared.
-    with torch.device("meta"):
-        if make_trunk is None and parts["encoder_"]["trunk.0.weight"].ndim == 2:
-            encoder = FeatureEncoder(n_features, z)
-        elif make_trunk is None:
-            convolutions = [t for _, t in sorted(parts["encoder_"].items()) if t.ndim == 4]
-            encoder = ImageEncoder(canvas_size, z, [len(weight) for weight in convolutions])
-        variance_head = nn.Linear(encoder.head.in_features, z)
-    estimator.encoder_ = _filled(encoder, parts["encoder_"])
+    on_meta = torch.device("meta")
+    place: Any = torch.random.fork_rng() if callable(encoder) else on_meta
+    with place:
+        estimator.encoder_ = make_encoder(encoder, n_features, canvas_size, z)
+    with on_meta:
+        variance_head = nn.Linear(estimator.encoder_.head.in_features, z)
+    estimator.encoder_ = _filled(estimator.encoder_, parts["encoder_"])
     estimator._variance_head = (
-        _filled(variance_head, parts["_variance_head"]) if parts["_variance_head"] else None
+        _filled(variance_head, parts["_variance_head"]) if structure["gamma > 0"] else None
     )
     estimator.loss_network_ = None
-    if n_features:  # not `if parts[...]`: a pooling layer has no weights
-        estimator._loss_network = _networks(estimator._loss_network)
-        network = empty_loss_network(estimator._loss_network)
+    if loss_network is not None:
+        network = empty_loss_network(loss_network)
         estimator.loss_network_ = _filled(network, parts["loss_network_"])
-    with torch.device("meta"):
+    with on_meta:
         decoder, estimator._loss = estimator._make_objective(estimator._target, n_features, z)
     estimator.decoder_ = _filled(decoder, parts["decoder_"])
 
 
 def _filled(module: Any, tensors: Tensors) -> Any:
-    for name, expected in module.state_dict().items():
+    state = module.state_dict()
+    for name, expected in state.items():
         if name in tensors and tensors[name].dtype != expected.dtype:
             raise TypeError(f"{name} holds {tensors[name].dtype}, expected {expected.dtype}")
-    module.load_state_dict(tensors, assign=True)
-    return module.eval().to(memory_format=torch.channels_last)
+    # Copied into a module of the user's, where several names may stand for one tensor.
+    module.load_state_dict(tensors, assign=any(tensor.is_meta for tensor in state.values()))
+    return module.cpu().eval().to(memory_format=torch.channels_last)
 
 
 def _as_json(name: str, value: Any) -> Any:
-    if isinstance(value, np.ndarray):
-        return value.tolist()
-    if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, os.PathLike):
-        return os.fspath(value)
-    if isinstance(value, torch.device):
-        return str(value)
     if isinstance(value, np.random.RandomState):
         return None  # its draws are over
-    if name.endswith("loss_network"):
-        value = _plain_networks(value)
-    if isinstance(value, dict) and "LossNetwork" in value:
-        parameters = value["LossNetwork"].items()
-        return {"LossNetwork": {key: _as_json(key, one) for key, one in parameters}}
-    if name.endswith("loss_network") and isinstance(value, list):
+    if isinstance(value, dict):
+        return {key: _as_json(key, one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
         return [_as_json(name, one) for one in value]
+    value = plain(value)
     try:
         json.dumps(value, allow_nan=False)
     except (TypeError, ValueError) as error:
@@ -265,13 +248,17 @@ def _as_json(name: str, value: Any) -> Any:
 def _from_json(name: str, value: Any) -> Any:
     if name == "feature_names_in_":
         return np.asarray(value, dtype=object)
+    if name == "history_":
+        return with_nan(value)
     if name == "loss_network":
         return _networks(value)
-    return _tuples(value) if name.startswith("image_shape") else value
+    return tuples(value) if name.startswith("image_shape") else value
 
 
 def _plain_networks(value: Any) -> Any:
     """Turn descriptions of loss networks into dicts of their parameters."""
+    if isinstance(value, dict):
+        return {key: _plain_networks(one) for key, one in value.items()}
     if isinstance(value, list | tuple):
         return [_plain_networks(one) for one in value]
     return (
@@ -283,8 +270,8 @@ def _networks(value: Any) -> Any:
     """Turn dicts of parameters into descriptions of loss networks again."""
     if isinstance(value, list):
         return [_networks(one) for one in value]
-    return LossNetwork(**value["LossNetwork"]) if isinstance(value, dict) else value
-
-
-def _tuples(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
+    if isinstance(value, dict) and "LossNetwork" in value:
+        return LossNetwork(**value["LossNetwork"])
+    if isinstance(value, dict):
+        return {key: _networks(one) for key, one in value.items()}
+    return value

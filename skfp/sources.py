@@ -119,9 +119,19 @@ class RowReader(Source):
     array : object
         `chunks`, where it has them, says how many rows are stored together; `oindex` reads rows
         of any indices at once.
+
+    Raises
+    ------
+    ValueError
+        If the number of rows is not known.
     """
 
     def __init__(self, array: Any) -> None:
+        if any(math.isnan(side) for side in array.shape):
+            raise ValueError(
+                f"X has the shape {tuple(array.shape)}, and its images must be counted first: call "
+                "compute_chunk_sizes() of a dask array."
+            )
         super().__init__(array.shape, np.dtype(array.dtype))
         self._array = array
         chunks = getattr(array, "chunks", None) or (1,)

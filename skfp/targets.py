@@ -21,8 +21,9 @@ from sklearn.utils import gen_batches
 from torch import nn
 
 from skfp import processes
-from skfp.cache import Cache, fingerprint
+from skfp.cache import Cache
 from skfp.devices import OnDevice
+from skfp.fingerprints import fingerprint
 from skfp.heap import keep_freed_memory
 from skfp.images import Images
 from skfp.loss_network import FrozenNetwork, JointNetwork, check_features
@@ -152,7 +153,8 @@ class View:
         arrays = self.cache(
             lambda: {"rows": compute(self.source, project, n_values)},
             "coefficients",
-            fingerprint(components.basis.cpu().numpy()),
+            # Bases may be equal where means are not.
+            *(fingerprint(tensor.cpu().numpy()) for tensor in (components.mean, components.basis)),
         )
         return Features(arrays["rows"])
 
@@ -231,7 +233,7 @@ def look(
     if isinstance(network.network, JointNetwork):
         rows = np.linspace(0, len(images) - 1, min(len(images), BALANCING_SAMPLE)).astype(int)
         network.network.balance(canvas(images.read(rows).to(device)))
-    key = () if memory is None else (images.fingerprint(), network.fingerprint())
+    key = () if memory is None else (images.fingerprint, network.fingerprint())
     see: Callable = OnDevice(nn.Sequential(canvas, network), device)
     if memory is None:
         # What is kept is computed by one process, while the others wait to read it.

@@ -1,5 +1,6 @@
 """Every refusal: the right exception, and words that help the user out."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -304,6 +305,17 @@ class TestShapes:
     def test_rows_other_than_in_fit(self, fitted, X):
         with pytest.raises(ValueError, match=r"(12287.*64, 64, 3|12287 features.*12288)"):
             fitted.transform(X.reshape(8, -1)[:, :-1])
+
+    def test_X_val_with_an_error_of_its_own(self, quick, X):
+        class Broken(torch.utils.data.Dataset):
+            def __len__(self):
+                return 3
+
+            def __getitem__(self, row):
+                return json.loads("{")
+
+        with pytest.raises(ValueError, match=r"X_val does not fit to X.*Expecting property name"):
+            quick().fit(X, X_val=Broken())
 
     def test_X_val_other_than_X(self, quick, X):
         with pytest.raises(ValueError, match=r"\(32, 64, 3\).*\(64, 64, 3\)"):

@@ -9,6 +9,7 @@ import pytest
 import torch
 from sklearn.model_selection import GridSearchCV, KFold
 from torch import nn
+from torch.utils.data import Dataset
 
 from skfp import FeaturePredictionEncoder, PerceptualAutoencoder
 
@@ -90,6 +91,55 @@ def test_other_images_or_weights_are_not_mistaken_for_the_cached(images, log, tm
     nn.init.ones_(other_weights.loss_network.layers[0].weight)
     other_weights.fit(images)
     assert images_seen(log) == 3 * seen
+
+
+class Model:
+    """Something whose method is a loss network."""
+
+    def __init__(self, factor):
+        self.factor = factor
+
+    def see(self, images):
+        return images[:, :, ::16, ::16].flatten(1) * self.factor
+
+
+def test_a_method_of_another_object_is_not_mistaken_for_the_cached(images, tmp_path):
+    def fit(factor, memory):
+        return FeaturePredictionEncoder(
+            z=2,
+            loss_network=Model(factor).see,
+            target_components=None,
+            max_epochs=1,
+            memory=memory,
+            random_state=0,
+        ).fit(images)
+
+    small = fit(1, tmp_path / "memory")
+    large = fit(10, tmp_path / "memory")
+    assert large.validation_loss_ == fit(10, None).validation_loss_ > 10 * small.validation_loss_
+
+
+class Photos(Dataset):
+    """A data set that counts how often its images were read."""
+
+    def __init__(self, images):
+        self.images, self.n_read = images, 0
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, row):
+        self.n_read += 1
+        return self.images[row]
+
+
+def test_a_checkpoint_reads_images_no_more_often(images, log, tmp_path):
+    passes = []
+    for name, parameters in (("one", {}), ("two", {"checkpoint_dir": tmp_path / "checkpoint"})):
+        photos = Photos(images)
+        encoder(log, tmp_path / name, **parameters).fit(photos)
+        passes.append(photos.n_read // len(images))
+    assert passes[0] == passes[1]
 
 
 def test_grid_search_in_two_processes_computes_once_per_training_set(images, log, tmp_path):

@@ -1,16 +1,19 @@
 """Training goes on where it was broken off, and ends as if it had not been."""
 
 import copy
+import functools
 import json
+import pickle
 
 import numpy as np
 import pytest
 import torch
 from filelock import FileLock
+from sklearn.base import clone
 from skorch.callbacks import Callback
 from torch import nn
 
-from skfp import FeaturePredictionEncoder, PixelAutoencoder
+from skfp import FeaturePredictionEncoder, LossNetwork, PixelAutoencoder
 from skfp.tensorfile import read_tensors, write_tensors
 
 
@@ -23,6 +26,14 @@ class BreakOff(Callback):
     def on_epoch_begin(self, net, **kwargs):
         if len(net.history) == self.epoch:
             raise SystemExit
+
+
+def activated(activation):
+    return nn.Sequential(nn.Conv2d(3, 2, 16, stride=16), activation)
+
+
+def pooled(size, side):
+    return nn.Sequential(nn.AvgPool2d(side), nn.Conv2d(3, 4, 1))
 
 
 def losses(encoder):
@@ -96,6 +107,53 @@ class TestResume:
         assert "epoch 2/3" in lines
 
 
+class NotFinite(nn.Module):
+    """Gives infinity when it is validated the second time."""
+
+    def __init__(self, size):
+        super().__init__()
+        self.maps = nn.Conv2d(3, 2, 16, stride=16)
+        self.register_buffer("n_evaluated", torch.tensor(-1))  # not counting the first look
+
+    def forward(self, images):
+        maps = self.maps(images)
+        if not self.training:
+            self.n_evaluated += 1
+            if self.n_evaluated == 2:
+                maps = maps * float("inf")
+        return maps
+
+
+class TestHistory:
+    def test_a_validation_loss_that_is_not_finite_ends_no_fit(self, frames, tmp_path):
+        def make(**parameters):
+            return PixelAutoencoder(
+                z=2, encoder=NotFinite, max_epochs=4, random_state=0, **parameters
+            )
+
+        unbroken = make().fit(frames)
+        finite = [np.isfinite(row["valid_loss"]) for row in unbroken.history_]
+        assert finite == [True, False, True, True]
+        broken = fit_in_pieces(make, tmp_path, frames, at=(3,))
+        np.testing.assert_equal(losses(broken), losses(unbroken))
+        weights = unbroken.encoder_.state_dict()
+        for name, tensor in broken.encoder_.state_dict().items():
+            assert torch.equal(tensor, weights[name]), name
+
+    def test_what_callbacks_record_is_not_kept(self, frames, tmp_path):
+        class Record(Callback):
+            def on_epoch_end(self, net, **kwargs):
+                net.history.record("mine", np.float32(1))
+
+        encoder = PixelAutoencoder(
+            z=2, max_epochs=3, callbacks=[Record()], checkpoint_dir=tmp_path, random_state=0
+        ).fit(frames)
+        assert encoder.n_epochs_ == 3
+        _, header = read_tensors(next(tmp_path.glob("*.safetensors")))
+        assert len(header["history"]) == 3
+        assert not any("mine" in row for row in header["history"])
+
+
 class TestRefusals:
     @pytest.fixture
     def folder(self, frames, tmp_path):
@@ -118,6 +176,23 @@ class TestRefusals:
         )
         with pytest.raises(ValueError, match=told):
             other.fit(frames)
+
+    @pytest.mark.parametrize(
+        ("one", "other"),
+        [
+            (lambda size: activated(nn.ReLU()), lambda size: activated(nn.Tanh())),
+            (functools.partial(pooled, side=8), functools.partial(pooled, side=16)),
+        ],
+        ids=["lambdas", "partials"],
+    )
+    def test_another_encoder_of_the_same_name_is_seen(self, frames, tmp_path, one, other):
+        encoder = PixelAutoencoder(
+            z=3, encoder=one, max_epochs=2, random_state=0, checkpoint_dir=tmp_path
+        )
+        encoder.fit(frames)
+        assert clone(encoder).fit(frames).n_epochs_ == 2
+        with pytest.raises(ValueError, match=r"is of another fit: encoder was '.*SHA-256"):
+            encoder.set_params(encoder=other).fit(frames)
 
     def test_another_estimator_is_named(self, frames, folder):
         other = FeaturePredictionEncoder(z=3, max_epochs=1, random_state=0, checkpoint_dir=folder)
@@ -195,14 +270,38 @@ class TestWarmStart:
     @pytest.mark.parametrize(
         ("name", "value"),
         [
-            *(("z", 5), ("encoder", "features"), ("encoder", "small")),
+            *(("z", 5), ("encoder", "features"), ("encoder", "small"), ("gamma", 1.0)),
             ("encoder", lambda size: nn.AvgPool2d(8)),
+            *(("loss_network", "vgg16"), ("loss_network", LossNetwork(pool=2))),
+            *(("loss_network", nn.AvgPool2d(8)), ("target_components", 1)),
         ],
     )
-    def test_coders_of_another_shape_are_refused(self, frames, name, value):
+    def test_other_networks_are_refused(self, frames, name, value):
         encoder = FeaturePredictionEncoder(z=3, max_epochs=1, warm_start=True).fit(frames)
-        with pytest.raises(ValueError, match=f"{name}=.* ask for another encoder"):
+        with pytest.raises(ValueError, match=f"{name}.* was .* and is .*warm_start=False"):
             encoder.set_params(**{name: value}).fit(frames)
+
+    def test_the_variance_head_does_not_outlive_gamma(self, frames):
+        encoder = PixelAutoencoder(z=3, gamma=1.0, max_epochs=1, warm_start=True).fit(frames)
+        with pytest.raises(ValueError, match="gamma > 0 was True and is False"):
+            encoder.set_params(gamma=0.0).fit(frames)
+
+    @pytest.mark.parametrize(
+        "parameters",
+        [
+            {"loss_network": LossNetwork("alexnet", pool=2)},
+            {"loss_network": [LossNetwork("alexnet", pool=2), nn.AvgPool2d(8)]},
+            {"loss_network": nn.AvgPool2d(8), "encoder": functools.partial(pooled, side=16)},
+        ],
+        ids=["described", "several", "of the user's"],
+    )
+    def test_again_and_again_also_as_a_copy(self, frames, parameters):
+        encoder = FeaturePredictionEncoder(
+            z=3, max_epochs=1, gamma=0.1, warm_start=True, random_state=0, **parameters
+        )
+        for n_epochs in (1, 2, 3, 4):
+            assert encoder.fit(frames).n_epochs_ == n_epochs
+            encoder = copy.deepcopy(encoder)
 
     def test_other_images_than_before_are_refused(self, frames):
         encoder = FeaturePredictionEncoder(z=3, max_epochs=1, warm_start=True).fit(frames)
@@ -237,6 +336,48 @@ class TestWarmStart:
         with pytest.raises(KeyboardInterrupt):
             encoder.set_params(callbacks=[Interrupt()]).fit(frames)
         np.testing.assert_array_equal(encoder.transform(frames), before)
+
+
+class TestFailure:
+    """What ends a fit leaves what an earlier fit has learned."""
+
+    class End(Callback):
+        def __init__(self, error):
+            self.error = error
+
+        def on_batch_end(self, net, **kwargs):
+            raise self.error
+
+    @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError, SystemExit])
+    @pytest.mark.parametrize("warm_start", [False, True])
+    def test_leaves_the_estimator_as_it_was(self, frames, error, warm_start):
+        encoder = FeaturePredictionEncoder(
+            z=3, max_epochs=1, random_state=0, warm_start=warm_start
+        ).fit(frames)
+        before, embedding = dict(vars(encoder)), encoder.transform(frames)
+        images = frames if warm_start else np.pad(frames, [(0, 0), (8, 8), (8, 8), (0, 0)])
+        encoder.set_params(callbacks=[self.End(error)])
+        with pytest.raises(error):
+            encoder.fit(images)
+        assert vars(encoder).keys() == before.keys()
+        np.testing.assert_array_equal(encoder.transform(frames), embedding)
+        assert np.isfinite(encoder.score(frames))
+        pickle.loads(pickle.dumps(encoder.set_params(callbacks=None)))
+
+    def test_leaves_no_trace_in_an_estimator_that_was_not_fitted(self, frames):
+        encoder = PixelAutoencoder(z=3, callbacks=[self.End(RuntimeError)])
+        before = dict(vars(encoder))
+        with pytest.raises(RuntimeError):
+            encoder.fit(frames)
+        assert vars(encoder) == before
+
+    def test_divergence_leaves_it_too(self, frames):
+        encoder = PixelAutoencoder(z=3, max_epochs=1, random_state=0).fit(frames)
+        embedding = encoder.transform(frames)
+        encoder.set_params(callbacks=[TestDivergence.Poison(1)])
+        with pytest.raises(ValueError, match="diverged"):
+            encoder.fit(frames[:, :48, :48])
+        np.testing.assert_array_equal(encoder.transform(frames), embedding)
 
 
 class TestDivergence:

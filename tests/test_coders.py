@@ -159,6 +159,28 @@ class TestFoldBatchNorm:
         for name, tensor in encoder.state_dict().items():
             torch.testing.assert_close(tensor, before[name], rtol=0, atol=0)
 
+    def test_layers_that_do_more_stay(self):
+        class Activated(nn.BatchNorm2d):
+            def forward(self, maps):
+                return torch.relu(super().forward(maps))
+
+        self.assert_same_folded(nn.Conv2d(3, 4, 8, stride=8), Activated(4))
+
+    def test_layer_that_comes_twice(self):
+        relu = nn.ReLU()
+        self.assert_same_folded(
+            nn.Conv2d(3, 4, 8, stride=8), nn.BatchNorm2d(4), relu, nn.Conv2d(4, 5, 3), relu
+        )
+
+    def assert_same_folded(self, *layers):
+        encoder = OwnEncoder(lambda size: nn.Sequential(*layers), (64, 64), z=2)
+        encoder(torch.rand(8, 3, 64, 64) * 3 - 1)
+        encoder.eval()
+        images = torch.rand(4, 3, 64, 64)
+        torch.testing.assert_close(
+            fold_batch_norm(encoder)(images), encoder(images), rtol=1e-4, atol=1e-5
+        )
+
     def test_module_that_begins_with_batch_norm(self):
         trunk = nn.Sequential(nn.BatchNorm2d(3), nn.Conv2d(3, 4, 8, stride=8), nn.BatchNorm2d(4))
         encoder = OwnEncoder(lambda size: trunk, (64, 64), z=2)
@@ -202,7 +224,40 @@ def make_trunk(size):
     )
 
 
+class Tied(nn.Module):
+    """Two layers with the same weights."""
+
+    def __init__(self, size):
+        super().__init__()
+        self.maps = nn.Conv2d(3, 4, 16, stride=16)
+        self.one, self.other = nn.Linear(4, 4), nn.Linear(4, 4)
+        self.other.weight = self.one.weight
+
+    def forward(self, images):
+        return self.other(torch.relu(self.one(self.maps(images).mean((2, 3)))))
+
+
 class TestOwnEncoder:
+    def test_tied_weights_stay_tied(self, frames, tmp_path):
+        """Also in a checkpoint, whose format has no shared memory."""
+        parameters = {"z": 2, "encoder": Tied, "max_epochs": 2, "random_state": 0}
+        fitted = PixelAutoencoder(**parameters, checkpoint_dir=tmp_path).fit(frames)
+        embedding = PixelAutoencoder(**parameters).fit_transform(frames)
+        np.testing.assert_array_equal(fitted.transform(frames), embedding)
+
+        again = pickle.loads(pickle.dumps(fitted)).partial_fit(frames)
+        module = again.encoder_.trunk[0]
+        assert module.one.weight is module.other.weight
+        np.testing.assert_array_equal(
+            again.transform(frames), fitted.partial_fit(frames).transform(frames)
+        )
+
+    def test_lazy_layers(self, frames):
+        fitted = PixelAutoencoder(
+            z=2, encoder=lambda size: nn.LazyConv2d(4, 16, stride=16), max_epochs=1
+        )
+        assert fitted.fit_transform(frames).shape == (len(frames), 2)
+
     @pytest.mark.parametrize("gamma", [0.0, 0.1])
     def test_fits_pickles_and_exports(self, frames, gamma):
         fitted = FeaturePredictionEncoder(

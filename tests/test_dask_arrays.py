@@ -111,6 +111,21 @@ class TestTransform:
         with pytest.raises(ValueError, match="divided by 255"):
             embedding.compute(scheduler="threads")
 
+    def test_a_dark_block_is_no_reason_to_warn(self, frames, recwarn):
+        X = frames.astype(np.float32) - 1000
+        encoder = PixelAutoencoder(z=2, max_epochs=1, random_state=0).fit(X)
+        dark = X.copy()
+        dark[:4] = -1000
+        encoder.transform(dark)
+        encoder.transform(blocks_of(dark, 4)).compute(scheduler="threads")
+        assert not [one for one in recwarn if "small part" in str(one.message)]
+
+    def test_fit_needs_to_know_how_many_there_are(self, frames):
+        images = blocks_of(frames, 4)
+        some = images[da.from_array(np.ones(16, dtype=bool), chunks=4)]
+        with pytest.raises(ValueError, match=r"shape \(nan, 64, 64, 3\).*compute_chunk_sizes\(\)"):
+            PixelAutoencoder(z=2, max_epochs=1).fit(some)
+
     def test_writes_into_no_array_of_yours(self, encoder, frames):
         with pytest.raises(ValueError, match=r"store\(out\)"):
             encoder.transform(blocks_of(frames, 8), out=np.empty((16, 3), dtype=np.float32))

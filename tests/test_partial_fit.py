@@ -178,6 +178,48 @@ class TestContinuing:
         assert encoder.partial_fit(frames).transform(frames).shape == (16, 2)
         assert encoder.fit(frames).transform(frames).shape == (16, 5)
 
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [
+            *(("encoder", "features"), ("encoder", "large"), ("gamma", 0.1)),
+            *(("loss_network", nn.AvgPool2d(8)), ("target_components", 2)),
+        ],
+    )
+    def test_other_networks_are_refused(self, frames, name, value):
+        encoder = FeaturePredictionEncoder(z=2, random_state=0).partial_fit(frames)
+        embedding = encoder.transform(frames)
+
+        with pytest.raises(ValueError, match=rf"{name}.* was .* and is .*warm_start=False"):
+            encoder.set_params(**{name: value}).partial_fit(frames)
+
+        np.testing.assert_array_equal(encoder.transform(frames), embedding)
+
+    def test_a_batch_that_fails_leaves_all_as_it_was(self, frames):
+        class Fail(Callback):
+            def on_batch_end(self, net, **kwargs):
+                raise RuntimeError
+
+        encoder = FeaturePredictionEncoder(z=2, batch_size=8, random_state=0).partial_fit(frames)
+        same = pickle.loads(pickle.dumps(encoder))
+
+        with pytest.raises(RuntimeError):
+            encoder.set_params(callbacks=[Fail()]).partial_fit(frames)
+
+        np.testing.assert_array_equal(encoder.transform(frames), same.transform(frames))
+        encoder.set_params(callbacks=None).partial_fit(frames)
+        np.testing.assert_array_equal(
+            encoder.transform(frames), same.partial_fit(frames).transform(frames)
+        )
+
+    def test_a_first_batch_that_fails_leaves_no_trace(self, frames):
+        encoder = PixelAutoencoder(z=2, encoder=lambda size: nn.Conv2d(3, 4, 65))
+        before = set(vars(encoder))
+
+        with pytest.raises(ValueError, match="cannot take images"):
+            encoder.partial_fit(frames)
+
+        assert set(vars(encoder)) == before
+
 
 class TestReproducibility:
     def test_same_seed_same_embedding(self, frames):

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from torch.nn import functional as F
 
 from skfp import FeaturePredictionEncoder, PerceptualAutoencoder, PixelAutoencoder, processes
 from skfp.coders import FeatureDecoder, ImageEncoder
+from skfp.tensorfile import read_tensors, write_tensors
 
 ROOT = Path(__file__).parents[1]
 # Batches of 9, 9, 9, 9 and 1 images: of the last one, a process gets nothing. Learning rates are
@@ -90,6 +92,14 @@ def train(folder):
             file.write(f"{rank}\n")
         write(path, *args)
 
+    def refusal(encoder):
+        """What a process is told; without an answer it would wait for the other one."""
+        try:
+            fit(encoder, images)
+        except (OSError, ValueError) as error:
+            return str(error)
+
+    refusals = {name: refusal(checkpointed(folder / name)) for name in ("damaged", "file", "other")}
     checkpoint.write_tensors = write_and_tell
     fitted["begun together"] = fit(checkpointed(folder / "together", stop_after=2), images)
     fitted["begun alone"] = fit(checkpointed(folder / "alone"), images)
@@ -100,6 +110,7 @@ def train(folder):
         "embeddings": {name: encoder.transform(images) for name, encoder in fitted.items()},
         "gradients": {n_images: gradients(n_images) for n_images in (1, 8, 9)},
         "n_images": CountingNetwork.n_images,
+        "refusals": refusals,
         "n_processes": accelerator.num_processes,
     }
     (folder / f"rank{rank}.pickle").write_bytes(pickle.dumps(result))
@@ -124,6 +135,14 @@ def folder(images, tmp_path_factory):
     folder = tmp_path_factory.mktemp("processes")
     np.save(folder / "images.npy", images)
     fit(checkpointed(folder / "alone", stop_after=2), images)
+    (folder / "damaged").mkdir()
+    (folder / "damaged" / "checkpoint.safetensors").write_bytes(b"damaged")
+    (folder / "file").touch()
+    shutil.copytree(folder / "alone", folder / "other")
+    file = folder / "other" / "checkpoint.safetensors"
+    tensors, header = read_tensors(file)
+    header["facts"]["z"] = 7
+    write_tensors(file, tensors, header)
     return folder
 
 
@@ -203,6 +222,52 @@ def test_a_checkpoint_is_continued_by_more_or_fewer_processes(results, alone, fo
     else:
         history = results[0]["histories"][name]
     np.testing.assert_allclose(losses(history), losses(alone["I-F-FP"].history_), rtol=5e-3)
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("damaged", "no whole safetensors file"),
+        ("file", "File exists"),
+        ("other", "z was 7 and is 3"),
+    ],
+)
+def test_a_checkpoint_that_one_process_cannot_use_is_refused_in_all(results, folder, name, told):
+    for result in results:
+        assert told in result["refusals"][name]
+        assert str(folder / name) in result["refusals"][name]
+
+
+class Activated(nn.BatchNorm2d):
+    """A layer of the user's that does more than its base."""
+
+    def forward(self, maps):
+        return torch.relu(super().forward(maps))
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        Activated(4),
+        nn.BatchNorm1d(4),
+        nn.BatchNorm3d(4),
+        nn.BatchNorm2d(4, affine=False),
+        nn.BatchNorm2d(4, track_running_stats=False),
+        nn.BatchNorm2d(4, momentum=None),
+    ],
+    ids=repr,
+)
+def test_batch_norm_that_cannot_be_shared_is_refused(layer):
+    model = nn.Sequential(nn.BatchNorm2d(3), nn.Sequential(layer))
+    with pytest.raises(ValueError, match=rf"1\.0, which is {layer.__class__.__name__}\("):
+        processes.data_parallel(model)
+    assert [type(part) for part in model] == [nn.BatchNorm2d, nn.Sequential]
+
+
+def test_layers_of_the_user_are_left_as_they_are():
+    model = nn.Sequential(Activated(2)).eval()
+    processes.end_data_parallel(model)
+    assert (model(-torch.ones(1, 2, 3, 3)) == 0).all()
 
 
 if __name__ == "__main__":

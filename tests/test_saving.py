@@ -292,6 +292,34 @@ class TestFile:
         assert loaded.memory is None
         assert loaded.callbacks is None
 
+    def test_of_a_fit_that_diverged(self, frames, tmp_path):
+        class Poison(Callback):
+            def on_batch_begin(self, net, training, **kwargs):
+                if training and len(net.history) == 2:
+                    with torch.no_grad():
+                        next(net.module_.decoder.parameters()).fill_(float("nan"))
+
+        with pytest.warns(UserWarning, match="diverged in epoch 2"):
+            encoder = PixelAutoencoder(z=2, random_state=0, callbacks=[Poison()]).fit(frames)
+        encoder.save(tmp_path / "encoder.safetensors")
+
+        loaded = PixelAutoencoder.load(tmp_path / "encoder.safetensors")
+
+        np.testing.assert_equal(loaded.history_, encoder.history_)
+        assert np.isnan(loaded.history_[1]["train_loss"])
+        np.testing.assert_array_equal(loaded.transform(frames), encoder.transform(frames))
+
+    def test_after_a_fit_with_another_loss_network(self, frames, tmp_path):
+        encoder = PixelAutoencoder(
+            z=2, encoder="features", loss_network=nn.AvgPool2d(8), max_epochs=1
+        ).fit(frames)
+        encoder.set_params(encoder="image", loss_network="alexnet").fit(frames)
+        encoder.save(tmp_path / "encoder.safetensors")
+
+        loaded = PixelAutoencoder.load(tmp_path / "encoder.safetensors")
+
+        np.testing.assert_array_equal(loaded.transform(frames), encoder.transform(frames))
+
     def test_after_z_was_set(self, variational, frames, tmp_path):
         encoder = copy.deepcopy(variational).set_params(z=7)
         encoder.save(tmp_path / "encoder.safetensors")

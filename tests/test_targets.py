@@ -94,6 +94,16 @@ class TestComponents:
 
         torch.testing.assert_close(rows, components(torch.from_numpy(features)))
 
+    def test_coefficients_are_not_mistaken_for_those_of_another_mean(self, features, tmp_path):
+        cache = Cache(tmp_path, "these images")
+        view = View(Features(features), torch.nn.Identity(), features.shape[1], cache)
+        components = view.components(3)
+        other = Components(components.mean + 1, components.basis, torch.tensor(1.0))
+
+        for one in (components, other):
+            rows = view.coefficients(one).read(slice(None))
+            torch.testing.assert_close(rows, one(torch.from_numpy(features)))
+
     def test_residual_is_never_negative(self):
         components = Components(
             torch.zeros(2), torch.tensor([[0.6, 0.8]]) * 1.0001, torch.tensor(1.0)

@@ -10,6 +10,8 @@ import torch
 from sklearn.utils import gen_batches
 from torch import Tensor, nn
 
+from skfp.fingerprints import fingerprint_callable
+
 from ._layers import Function
 
 _BALANCING_BATCH = 16
@@ -148,7 +150,7 @@ class FrozenNetwork(nn.Module):
         fingerprint : str of 64 hexadecimal digits
             The SHA-256 of the layers, their settings and their weights, whatever the device, the
             memory layout or the name. The code of a user's own module is not looked into: only the
-            name of its class.
+            name of its class. Of a function it is: see `fingerprint_callable`.
         """
         digest = hashlib.sha256()
         for part in self._parts():
@@ -162,11 +164,13 @@ class FrozenNetwork(nn.Module):
             settings = {
                 key: value
                 for key, value in sorted(vars(layer).items())
+                # The settings of a network within this one are its name and no more.
                 if isinstance(value, bool | int | float | str | tuple | list)
+                and not isinstance(layer, FrozenNetwork)
             }
             yield f"{path} {kind} {settings}".encode()
             if isinstance(layer, Function):
-                yield layer.identity()
+                yield fingerprint_callable(layer.function).encode()
         for tensors in (self.network.named_parameters(), self.network.named_buffers()):
             for path, tensor in tensors:
                 yield f"{path} {tensor.dtype} {tuple(tensor.shape)}".encode()

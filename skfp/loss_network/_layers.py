@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import marshal
 from collections.abc import Sequence
 from typing import Any
 
-import joblib
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -109,12 +107,3 @@ class Function(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Call the function."""
         return self.function(images)
-
-    def identity(self) -> bytes:
-        """Say which function it is: by its code and what that holds on to, or by its state."""
-        code = getattr(self.function, "__code__", None)
-        if code is None:
-            return joblib.hash(self.function).encode()
-        closure = [cell.cell_contents for cell in self.function.__closure__ or ()]
-        held = joblib.hash([self.function.__defaults__, self.function.__kwdefaults__, closure])
-        return marshal.dumps(code) + held.encode()

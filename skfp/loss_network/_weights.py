@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import os
-import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import nn
 from torch.hub import download_url_to_file
 
-Tensors = dict[str, Tensor]
+from skfp.tensorfile import Tensors
 
 
 def fill(
@@ -46,7 +44,7 @@ def fill(
         raise ValueError(f"There is no weights file {str(file)!r} for {name!r}: {expected}.")
     try:
         tensors = {rename(key): tensor for key, tensor in _read(file).items()}
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, SafetensorError) as error:
+    except Exception as error:  # what is no file of weights may fail in any way
         raise ValueError(
             f"Cannot read the weights file {str(file)!r} for {name!r} ({error}): {expected}."
         ) from error

@@ -17,7 +17,7 @@ from torch import nn
 
 import skfp
 from benchmarks import imagenet_weights
-from skfp.loss_network import FrozenNetwork, load_loss_network
+from skfp.loss_network import FrozenNetwork, LossNetwork, load_loss_network
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "alexnet_relu2.json").read_text())
 EMBEDDED = Path(skfp.__file__).parent / "weights" / "alexnet_relu2.safetensors"
@@ -203,6 +203,18 @@ class TestFingerprint:
     def test_memory_layout_does_not_matter(self, alexnet):
         other = copy.deepcopy(alexnet).to(memory_format=torch.contiguous_format)
         assert other.fingerprint() == alexnet.fingerprint()
+
+    def test_names_of_several_networks_do_not_matter(self, tmp_path):
+        """The same weights in another file make the same networks."""
+        small = {"layer": "features.1", "pool": 2}
+        files = [shutil.copy(EMBEDDED, tmp_path / f"{name}.safetensors") for name in "ab"]
+        fingerprints = {
+            load_loss_network(
+                [LossNetwork(weights=str(file), **small), LossNetwork(**small)]
+            ).fingerprint()
+            for file in files
+        }
+        assert len(fingerprints) == 1
 
     def test_changes_with_one_weight(self, alexnet):
         other = copy.deepcopy(alexnet)
