@@ -259,7 +259,8 @@ class BaseImageEncoder(
             self._seed = drawn_seed if checkpoint.seed is None else checkpoint.seed
             with self._seeded(self._seed):
                 if not continues:
-                    self._load_loss_network(structure)
+                    self._structure = structure
+                    self.loss_network_ = self._load_loss_network()
                 if self.checkpoint_dir is not None:
                     facts = list_facts(self, images, valid_images, continues)
                     checkpoint.identify(facts, self._seed)
@@ -348,7 +349,8 @@ class BaseImageEncoder(
         lr = self.lr / 10 if self.lr_schedule == "one-cycle" else self.lr
         with self._seeded(seed):
             if starts:
-                self._load_loss_network(structure)
+                self._structure = structure
+                self.loss_network_ = self._load_loss_network()
             view = self._view(images, device, None)
             autoencoder, loss = self._make_autoencoder(view, not starts)
             net = continue_coders(
@@ -518,10 +520,9 @@ class BaseImageEncoder(
             "loss_network": describe(self.loss_network),
         }
 
-    def _load_loss_network(self, structure: dict[str, Any]) -> None:
-        self._structure = structure
-        described = structure["loss_network"]
-        self.loss_network_ = None if described is None else load_loss_network(described)
+    def _load_loss_network(self) -> FrozenNetwork | None:
+        described = self._structure["loss_network"]
+        return None if described is None else load_loss_network(described)
 
     @property
     def _takes_features(self) -> bool:

@@ -539,7 +539,7 @@ class PixelAutoencoder(_ImageAutoencoder):
 
     def _describe_structure(self) -> dict[str, Any]:
         structure = super()._describe_structure()
-        # Nothing else looks at it here.
+        # An encoder of images needs none: the loss compares pixels.
         return structure if self.encoder == "features" else {**structure, "loss_network": None}
 
     def _find_target(self, view: View) -> None:

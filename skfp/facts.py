@@ -39,8 +39,8 @@ def list_facts(
     """
     coders = (estimator.encoder_, estimator.decoder_, estimator._variance_head) if continues else ()
     weights = hashlib.sha256()
-    for coder in coders:
-        for tensor in coder.state_dict().values() if coder is not None else ():
+    for coder in filter(None, coders):
+        for tensor in coder.state_dict().values():
             weights.update(fingerprint(tensor.numpy()).encode())
     loss_network = estimator.loss_network_
     seed = estimator.random_state
