@@ -30,7 +30,8 @@ from skfp.loss_network import FrozenNetwork, JointNetwork, check_features
 from skfp.preprocessing import Canvas
 from skfp.sources import as_source, give_back_pages, to_device
 
-BATCH_SIZE = 256
+# What a processor's cache holds the activations of; larger batches embed more slowly on one.
+BATCH_SIZE = 128
 MAX_BYTES_IN_MEMORY = 2**28
 COMPONENT_SAMPLE = 4096
 BALANCING_SAMPLE = 128

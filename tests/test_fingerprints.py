@@ -8,10 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cloudpickle
 import numpy as np
 import pytest
 import torch
-from joblib.externals import cloudpickle
 from torch import nn
 
 from skfp.fingerprints import fingerprint_callable
