@@ -9,8 +9,9 @@ its first, with two validation images; what fit does once (the features of all i
 principal components) is reported beside it, and as the speed of a whole fit of 10 epochs. The
 textbook's is two steps after one for warming up, with the loss network in each of them.
 
-What is plain PyTorch runs in a process of its own, never at the same time: this package changes how
-the C library keeps freed memory, which would speed up others in its process too.
+Every contender runs each time in a new process, as a user's program would, one after the other, and
+warms up there. In one process they would leave memory to each other: this package changes how the C
+library keeps what is freed, which speeds up others too.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ FIT_EPOCHS = 10
 TEXTBOOK_STEPS = 2
 # Image decoders are several times slower than feature decoders: they get a part of the images.
 DECODED_SHARE = 4
+WARM_UP = 256
 EMBEDDED_AT_ONCE = 512
 EMBEDDED_AT_ONCE_224 = 64  # images of 224x224 are 12 times as large
 MATRIX_SIZES = (1024, 2048, 3072)
@@ -136,8 +138,8 @@ def main(args: argparse.Namespace) -> None:
         verbose=1,
     ).images[: args.images]
     measured: dict[str, list[float]] = defaultdict(list)
-    with ProcessPoolExecutor(1, get_context("spawn")) as plain:
-        contenders, flops_per_image = make_contenders(args, images, plain)
+    with ProcessPoolExecutor(1, get_context("spawn"), max_tasks_per_child=1) as processes:
+        contenders, flops_per_image = make_contenders(args, images, processes)
         with tqdm(total=args.repeats * len(contenders), unit="slice", disable=None) as bar:
             for _ in range(args.repeats):
                 for contend in contenders:
@@ -169,7 +171,7 @@ def main(args: argparse.Namespace) -> None:
 
 
 def make_contenders(
-    args, images, plain: Executor
+    args, images, processes: Executor
 ) -> tuple[list[Callable[[], dict[str, float]]], float]:
     """Prepare everything that is timed.
 
@@ -177,8 +179,8 @@ def make_contenders(
     ----------
     args : Namespace
     images : ndarray of shape (n, 64, 64, 3), uint8
-    plain : Executor
-        Runs what is plain PyTorch.
+    processes : Executor
+        Runs each call in a process of its own.
 
     Returns
     -------
@@ -194,41 +196,41 @@ def make_contenders(
     from benchmarks import textbook
     from benchmarks.methods import METHODS
 
+    def alone(function, *arguments, **settings):
+        return processes.submit(function, *arguments, **settings).result()
+
     def make(procedure):
         return METHODS[procedure].make(z=Z, max_epochs=1, random_state=0, device="cpu")
 
     def training(procedure):
         decodes_images = textbook.PROCEDURES[procedure].loss != "FP"
         n_images = len(images) // (DECODED_SHARE if decodes_images else 1)
-        return time_fit(procedure, make(procedure), images[:n_images])
+        return alone(time_fit, procedure, make(procedure), images[:n_images])
 
     def textbook_training(procedure):
         settings = {"steps": TEXTBOOK_STEPS, "z": Z, "batch_size": args.textbook_batch}
-        speed, _ = plain.submit(textbook.train, procedure, images, **settings).result()
+        speed, _ = alone(textbook.train, procedure, images, **settings)
         return {f"textbook {procedure}": speed}
 
     def forward(series, module, size, n_images):
-        some = images[:n_images]
-        run = partial(plain.submit, time_forward, module, some, size, args.seconds)
-        return lambda: {series: run().result()}
+        run = partial(alone, time_forward, module, images[:n_images], size, args.seconds)
+        return lambda: {series: run()}
 
     default = make(DEFAULT).fit(images, X_val=images[:2])
     loop = BareLoop(default, images)
 
-    contenders: list[Callable] = [loop.contend]
+    contenders: list[Callable] = [lambda: alone(time_bare_loop, default, images)]
     for procedure in sorted({*args.procedures, DEFAULT}, key=PROCEDURES.index):
         contenders += [partial(training, procedure), partial(textbook_training, procedure)]
 
     mobilenet = mobilenet_v3_small(weights=None)
     contenders += [
-        lambda: {
-            "transform": per_second(lambda: default.transform(images), len(images), args.seconds)
-        },
+        lambda: {"transform": alone(time_transform, default, images, args.seconds)},
         forward("encoder", default.encoder_, 64, EMBEDDED_AT_ONCE),
         forward("loss network", default.loss_network_, 64, EMBEDDED_AT_ONCE),
         forward("mobilenet_v3_small 64", mobilenet, 64, EMBEDDED_AT_ONCE),
         forward("mobilenet_v3_small 224", mobilenet, 224, EMBEDDED_AT_ONCE_224),
-        partial(matrix_product_peak, args.seconds),
+        lambda: alone(matrix_product_peak, args.seconds),
     ]
     return contenders, loop.flops_per_image()
 
@@ -244,6 +246,17 @@ def per_second(function: Callable, n_images: int, seconds: float) -> float:
         elapsed = time.perf_counter() - start
         if elapsed >= seconds:
             return rounds * n_images / elapsed
+
+
+def time_transform(estimator, images, seconds: float) -> float:
+    """Time the embedding of images, in images per second."""
+    return per_second(lambda: estimator.transform(images), len(images), seconds)
+
+
+def time_bare_loop(fitted, images) -> dict[str, float]:
+    """Time the bare loop over all images, after one over a few."""
+    BareLoop(fitted, images[:WARM_UP]).contend()
+    return BareLoop(fitted, images).contend()
 
 
 def time_forward(module, images, size: int, seconds: float) -> float:
@@ -262,6 +275,7 @@ def time_forward(module, images, size: int, seconds: float) -> float:
 
 def time_fit(procedure: str, estimator, images) -> dict[str, float]:
     """Fit an estimator for one epoch, and tell the epoch from what is done once."""
+    estimator.fit(images[:WARM_UP], X_val=images[:2])
     start = time.perf_counter()
     estimator.fit(images, X_val=images[:2])
     epoch = estimator.history_[0]["seconds"]
