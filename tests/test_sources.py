@@ -16,6 +16,7 @@ import skfp.sources
 from skfp import FeaturePredictionEncoder, PixelAutoencoder
 from skfp.images import as_array, check_images
 from skfp.sources import Source, as_source, to_device
+from skfp.targets import BATCH_SIZE
 
 N_IMAGES = 300
 
@@ -229,7 +230,7 @@ class TestReading:
 
         encoder.transform(rows)
 
-        assert max(stop - start for start, stop in rows.slices) == 256
+        assert max(stop - start for start, stop in rows.slices) == BATCH_SIZE
         assert sum(stop - start for start, stop in rows.slices) == 2 * N_IMAGES
 
     def test_floats_are_looked_through_in_parts(self, images, monkeypatch):
