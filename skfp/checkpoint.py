@@ -141,7 +141,7 @@ class Checkpoint(Callback):
         if self.path is None or not processes.is_main():
             return
         try:
-            self._write(net)
+            self._write(net, self.path)
         except OSError as error:
             warnings.warn(
                 f"The checkpoint of epoch {len(net.history)} could not be written ({error}). "
@@ -151,8 +151,7 @@ class Checkpoint(Callback):
                 stacklevel=2,
             )
 
-    def _write(self, net: NeuralNet) -> None:
-        assert self.path is not None
+    def _write(self, net: NeuralNet, path: Path) -> None:
         random = {
             "torch": torch.get_rng_state(),
             "batches": net.iterator_train__generator.get_state(),
@@ -185,7 +184,7 @@ class Checkpoint(Callback):
             },
         }
         tensors = {name: tensor.detach().cpu() for name, tensor in join_parts(parts).items()}
-        write_tensors(self.path, tensors, header)
+        write_tensors(path, tensors, header)
         self.header = header
 
 
