@@ -161,7 +161,6 @@ class Killed:
         self.images = folder / "images.npy"
         np.save(self.images, frames())
         self.unbroken = folder / "unbroken.safetensors"
-        begun = time.monotonic()
         process = start(fit_to_file, self.images, self.unbroken, "")
         wait_until(self.unbroken.with_suffix(".started").exists, process)
         begun = time.monotonic()
