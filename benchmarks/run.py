@@ -2,8 +2,8 @@
 
 Each cell, that is a procedure with one z and one repeat, is trained, probed and tested, and then
 writes a record of its own. Cells whose record is there already are not run again, so a killed run
-continues where it stopped when the same command is given once more. The repeat's number is its
-seed.
+continues where it stopped when the same command is given once more; with `--checkpoints` it does
+so after the last epoch of a procedure, not before the first. The repeat's number is its seed.
 
 With `--backend dask` or `ray` cells run on the workers of a cluster: the one that
 DASK_SCHEDULER_ADDRESS or RAY_ADDRESS names, else `--n-jobs` processes of this machine. Workers
@@ -13,6 +13,7 @@ write their records themselves, and share what `--memory` keeps: both folders mu
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 import traceback
 from collections.abc import Iterable, Sequence
@@ -84,7 +85,9 @@ class Cell(NamedTuple):
         del parameters["verbose"]
         return parameters
 
-    def make(self, verbose: int = 0, memory: Path | None = None):
+    def make(
+        self, verbose: int = 0, memory: Path | None = None, checkpoint_dir: Path | None = None
+    ):
         """Make the transformer, not fitted yet."""
         method = METHODS[self.procedure]
         parameters = {"z": self.z, "random_state": self.repeat}
@@ -93,7 +96,7 @@ class Cell(NamedTuple):
         if method.supervised:
             parameters["task"] = TASK_OF[self.dataset]
         if self.procedure in PROCEDURES:
-            parameters["memory"] = memory
+            parameters |= {"memory": memory, "checkpoint_dir": checkpoint_dir}
         make = method.make_as_paper if self.preset == "paper" else method.make
         return make(**parameters)
 
@@ -104,6 +107,7 @@ class Cell(NamedTuple):
         n_jobs: int | None = None,
         verbose: int = 0,
         memory: Path | None = None,
+        checkpoint_dir: Path | None = None,
     ) -> dict:
         """Train, probe and test.
 
@@ -117,6 +121,8 @@ class Cell(NamedTuple):
             Whether a line per epoch is printed.
         memory : Path or None, default=None
             Where procedures keep what the loss network sees, for other cells.
+        checkpoint_dir : Path or None, default=None
+            Where a procedure keeps its last epoch, to go on from there.
 
         Returns
         -------
@@ -127,7 +133,7 @@ class Cell(NamedTuple):
             has `end_to_end_measure`, that of its own predictions.
         """
         method = METHODS[self.procedure]
-        transformer = self.make(verbose, memory)
+        transformer = self.make(verbose, memory, checkpoint_dir)
         if method.supervised:
             training = train(transformer, *roles.labelled)
         elif self.preset == "paper":
@@ -221,6 +227,7 @@ def run_grid(
     n_jobs: int | None = None,
     *,
     memory: Path | None = None,
+    checkpoints: Path | None = None,
 ) -> dict[str, str]:
     """Run cells, each of which writes its record as soon as it is done.
 
@@ -237,6 +244,8 @@ def run_grid(
         are not. None is 1, unless in a `joblib.parallel_config` context.
     memory : Path or None, default=None
         Where procedures keep what the loss network sees, so that it is computed once.
+    checkpoints : Path or None, default=None
+        Where procedures that are being trained keep their last epochs, to go on from there.
 
     Returns
     -------
@@ -251,8 +260,12 @@ def run_grid(
     """
     alone = effective_n_jobs(n_jobs) == 1
     # Workers may have another working directory.
-    folder, memory = (None if path is None else Path(path).resolve() for path in (folder, memory))
-    attempts = (delayed(_attempt)(cell, roles, folder, memory, alone) for cell in cells)
+    folder, memory, checkpoints = (
+        None if path is None else Path(path).resolve() for path in (folder, memory, checkpoints)
+    )
+    attempts = (
+        delayed(_attempt)(cell, roles, folder, memory, checkpoints, alone) for cell in cells
+    )
     # joblib tells how many cells are done, wherever they run; one alone tells of its epochs.
     parallel = Parallel(n_jobs=n_jobs, batch_size=1, verbose=0 if alone else 11)
     failures = zip(cells, parallel(attempts), strict=True)
@@ -260,18 +273,33 @@ def run_grid(
 
 
 def _attempt(
-    cell: Cell, roles: Roles, folder: Path, memory: Path | None, alone: bool
+    cell: Cell,
+    roles: Roles,
+    folder: Path,
+    memory: Path | None,
+    checkpoints: Path | None,
+    alone: bool,
 ) -> str | None:
     """Run a cell and write its record; return the traceback where that fails."""
+    path = folder / cell.file_name
+    checkpoint_dir = checkpoints and checkpoints / path.stem
     print(f"{cell.name}: started", flush=True)
     try:
         # Beside other cells, a cell stays on its worker: dask would send its probes to all.
         with nullcontext() if alone else parallel_config("sequential"):
-            record = cell.run(roles, n_jobs=-1 if alone else 1, verbose=int(alone), memory=memory)
-        write_record(folder / cell.file_name, record)
+            record = cell.run(
+                roles,
+                n_jobs=-1 if alone else 1,
+                verbose=int(alone),
+                memory=memory,
+                checkpoint_dir=checkpoint_dir,
+            )
+        write_record(path, record)
     except Exception as error:
         print(f"{cell.name}: failed, {type(error).__name__}: {error}", flush=True)
         return traceback.format_exc()
+    if checkpoint_dir:
+        shutil.rmtree(checkpoint_dir, ignore_errors=True)
     what = "distance" if roles.task == "position" else "accuracy"
     seconds = record["training"]["seconds"]
     print(
@@ -307,6 +335,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--n-jobs", type=int, default=1, help="cells run at the same time, each with one process")
     add("--backend", choices=BACKENDS, default="loky", help="what runs them at the same time")
     add("--memory", type=Path, help="where cells share what the loss network sees in images")
+    add("--checkpoints", type=Path, help="where procedures keep their last epoch in case of a kill")
     add("--data-home", type=Path, help="where data sets are kept between runs")
 
 
@@ -328,7 +357,9 @@ def main(args: argparse.Namespace) -> int:
         check_installed(args.backend)
         roles = load_roles(args.dataset, budget, data_home=args.data_home, n_jobs=-1)
         with joblib_backend(args.backend, args.n_jobs, shared=[roles]):
-            failures = run_grid(missing, roles, args.out, memory=args.memory)
+            failures = run_grid(
+                missing, roles, args.out, memory=args.memory, checkpoints=args.checkpoints
+            )
     except ImportError as error:
         print(error, file=sys.stderr)
         return 2

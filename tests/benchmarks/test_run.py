@@ -26,6 +26,7 @@ from benchmarks.probes import HIDDEN_LAYERS, measure
 from benchmarks.roles import BUDGETS, Budget, Roles, load_roles
 from benchmarks.run import Cell, make_cells, missing_cells, run_grid
 from skfp import PixelAutoencoder
+from skfp.checkpoint import open_checkpoint
 
 ROOT = Path(__file__).parents[2]
 
@@ -88,6 +89,42 @@ def test_a_killed_run_finishes_as_if_it_had_not_been_killed(arguments, tmp_path,
 
     assert main(arguments(whole, *grid)) == 0
     assert "3 of 3 already there" in capsys.readouterr().out
+
+
+def test_a_procedure_that_was_killed_goes_on_after_its_last_epoch(arguments, tmp_path, capsys):
+    epochs = 40
+    grid = ["--procedures", "I-F-FP", "--z", "4", "--repeats", "1", "--max-epochs", str(epochs)]
+    killed, whole, checkpoints = tmp_path / "killed", tmp_path / "whole", tmp_path / "checkpoints"
+    broken_off = [*arguments(killed, *grid), "--checkpoints", str(checkpoints)]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "benchmarks", *broken_off],
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 300
+    while not list(checkpoints.rglob("*.safetensors")) and time.monotonic() < deadline:
+        assert process.poll() is None
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not read(killed)
+    with open_checkpoint(next(checkpoints.iterdir())) as checkpoint:
+        on_disk = checkpoint.n_epochs
+    assert 0 < on_disk < epochs
+
+    assert main(broken_off) == 0
+    told = capsys.readouterr().out
+    assert f"epoch {on_disk + 1:2}/{epochs} " in told
+    assert f"epoch {on_disk:2}/{epochs} " not in told
+    assert main(arguments(whole, *grid)) == 0
+    (name, continued), (_, uninterrupted) = *read(killed).items(), *read(whole).items()
+    assert read(whole).keys() == {name}
+    assert without_times(continued) == without_times(uninterrupted)
+    training = continued["training"]
+    assert training["seconds"] > sum(row["seconds"] for row in training["history"])
+    assert not list(checkpoints.iterdir())
 
 
 GRID = ["--procedures", "mean", "I-F-FP", "F-F-FP", "--z", "3", "--repeats", "1"]
