@@ -83,6 +83,8 @@ class Cell(NamedTuple):
             return None
         parameters = self.make().get_params()
         del parameters["verbose"]
+        if parameters.get("encoder") != "features":
+            parameters.pop("center_features", None)  # says nothing of other encoders
         return parameters
 
     def make(

@@ -144,6 +144,25 @@ class OwnEncoder(Encoder):
         super().__init__(trunk.train(mode), codes.shape[1], z)
 
 
+class Centring(nn.Module):
+    """Subtracts a mean, which is not trained.
+
+    Parameters
+    ----------
+    mean : Tensor of shape (n_features,)
+    """
+
+    mean: torch.Tensor
+
+    def __init__(self, mean: torch.Tensor) -> None:
+        super().__init__()
+        self.register_buffer("mean", mean)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Map features (batch, n_features) to their differences from the mean."""
+        return features - self.mean
+
+
 class FeatureEncoder(Encoder):
     """A perceptron with one hidden layer, from loss network features to the embedding.
 
@@ -153,11 +172,14 @@ class FeatureEncoder(Encoder):
         Number of features of one image.
     z : int
         Size of the embedding.
+    mean : Tensor of shape (n_features,) or None, default=None
+        What is subtracted from features first. None subtracts nothing, as the paper does.
     """
 
-    def __init__(self, n_features: int, z: int) -> None:
+    def __init__(self, n_features: int, z: int, mean: torch.Tensor | None = None) -> None:
         hidden = hidden_width(n_features)
-        trunk = nn.Sequential(nn.Linear(n_features, hidden), nn.ReLU(inplace=True))
+        centring = Centring(torch.zeros(n_features) if mean is None else mean)
+        trunk = nn.Sequential(centring, nn.Linear(n_features, hidden), nn.ReLU(inplace=True))
         super().__init__(trunk, hidden, z)
 
 
@@ -241,7 +263,11 @@ IMAGE_ENCODERS = {
 
 
 def make_encoder(
-    encoder: str | Callable, n_features: int, size: tuple[int, int], z: int
+    encoder: str | Callable,
+    n_features: int,
+    size: tuple[int, int],
+    z: int,
+    mean: torch.Tensor | None = None,
 ) -> Encoder:
     """Make what an estimator's `encoder` parameter asks for.
 
@@ -254,6 +280,8 @@ def make_encoder(
         Height and width of the images in pixels.
     z : int
         Size of the embedding.
+    mean : Tensor of shape (n_features,) or None, default=None
+        What an encoder of features subtracts from them; None subtracts nothing.
 
     Returns
     -------
@@ -262,7 +290,7 @@ def make_encoder(
     if callable(encoder):
         return OwnEncoder(encoder, size, z)
     if encoder == "features":
-        return FeatureEncoder(n_features, z)
+        return FeatureEncoder(n_features, z, mean)
     return ImageEncoder(size, z, IMAGE_ENCODERS[encoder])
 
 

@@ -159,6 +159,11 @@ class View:
         )
         return Features(arrays["rows"])
 
+    def mean(self) -> torch.Tensor:
+        """Return the mean features (n_features,) of a sample of the images."""
+        arrays = self.cache(lambda: {"mean": self._sample().mean(axis=0)}, "mean")
+        return torch.from_numpy(np.array(arrays["mean"]))
+
     def components(self, n_components: int | str) -> Components:
         """Find the leading principal components of the features on a sample of the images.
 
@@ -176,7 +181,8 @@ class View:
         arrays = self.cache(lambda: self._find_components(n_components), "components", n_components)
         return Components(*(torch.from_numpy(np.array(arrays[name])) for name in _COMPONENTS))
 
-    def _find_components(self, n_components: int | str) -> dict[str, np.ndarray]:
+    def _sample(self) -> np.ndarray:
+        """Return the features of some of the images, always of the same."""
         n_sample = min(len(self.source), COMPONENT_SAMPLE)
         rows = np.random.default_rng(0).choice(len(self.source), n_sample, replace=False)
         with torch.inference_mode():
@@ -188,6 +194,10 @@ class View:
             )
         few = np.sort(rows[:BATCH_SIZE])
         check_features(torch.from_numpy(sample), self.source.read(few))
+        return sample
+
+    def _find_components(self, n_components: int | str) -> dict[str, np.ndarray]:
+        sample = self._sample()
         wanted = MOST_COMPONENTS if n_components == "auto" else int(n_components)
         with np.errstate(invalid="ignore"):
             pca = PCA(

@@ -220,6 +220,50 @@ class TestLossNetwork:
         assert PixelAutoencoder(z=2, max_epochs=1).fit(frames).loss_network_ is None
 
 
+class TestCentring:
+    @pytest.mark.parametrize(
+        "estimator", [FeaturePredictionEncoder, PerceptualAutoencoder, PixelAutoencoder]
+    )
+    def test_an_encoder_of_features_learns_once_they_are_centred(self, estimator, lander):
+        settings = {"z": 8, "max_epochs": 12, "batch_size": 8, "random_state": 0}
+        losses = {
+            center: estimator(encoder="features", center_features=center, **settings)
+            .fit(lander.images)
+            .validation_loss_
+            for center in (True, False)
+        }
+        assert losses[True] < 0.6 * losses[False]
+
+    def test_the_mean_is_that_of_the_training_images(self, frames):
+        encoder = FeaturePredictionEncoder(z=3, encoder="features", max_epochs=1).fit(frames)
+        features = encoder.loss_network_(to_tensor(frames))
+        centring = encoder.encoder_.trunk[0]
+        torch.testing.assert_close(centring.mean, features.mean(dim=0))
+        assert centring(features).mean(dim=0).abs().max() < 1e-5
+
+    def test_the_paper_does_not_center(self, frames):
+        settings = {"encoder": "features", "max_epochs": 1}
+        encoder = FeaturePredictionEncoder.with_paper_settings(z=3, **settings).fit(frames)
+        assert not encoder.center_features
+        assert not encoder.encoder_.trunk[0].mean.any()
+
+    def test_other_encoders_are_as_they_were(self, frames):
+        settings = {"z": 3, "max_epochs": 1, "random_state": 0}
+        embeddings = [
+            FeaturePredictionEncoder(center_features=center, **settings).fit_transform(frames)
+            for center in (True, False)
+        ]
+        np.testing.assert_array_equal(*embeddings)
+
+    def test_training_goes_on_with_the_mean_it_began_with(self, frames):
+        encoder = FeaturePredictionEncoder(z=3, encoder="features", max_epochs=1, warm_start=True)
+        mean = encoder.fit(frames[:8]).encoder_.trunk[0].mean.clone()
+        torch.testing.assert_close(encoder.fit(frames[8:]).encoder_.trunk[0].mean, mean)
+        encoder.center_features = False
+        with pytest.raises(ValueError, match="center_features"):
+            encoder.fit(frames)
+
+
 class TestSettings:
     def test_paper_settings_are_one_call_away(self):
         encoder = FeaturePredictionEncoder.with_paper_settings(z=64, random_state=0)
