@@ -204,7 +204,7 @@ def main(args: argparse.Namespace) -> None:
         print(f"{path.stem}: {_quality(record | cell._asdict()):.4g}", flush=True)
     records = read_records(args.out)
     for dataset in DATASETS:
-        if any(record["dataset"] == dataset for record in records):
+        if summary(records, dataset):
             print(f"\n{DATASETS[dataset]}\n{table(records, dataset)}")
     picture = write_atomically(
         args.out / "loss_networks.png", lambda path: draw(records).savefig(path)
@@ -351,15 +351,15 @@ def summary(records: Sequence[Mapping], dataset: str) -> list[dict]:
     -------
     rows : list of dict
         In the order of `NETWORKS`, of those that have both frozen features and an encoder.
-        "frozen" and "encoder" are lists of qualities by seed, "encoder" at the largest budget;
-        "gain" is the difference by which the encoder is better, seed by seed; "smaller" holds the
-        encoder's qualities by smaller budget.
+        "frozen" and "encoder" are lists of qualities by seed, "encoder" at the largest budget of
+        that network; "gain" is the difference by which the encoder is better, seed by seed;
+        "budgets" holds the encoder's qualities by budget.
     """
     common_settings(records)
-    largest = max(record["epochs"] or 0 for record in records)
     rows = []
     for name in NETWORKS:
         here = [r for r in records if (r["dataset"], r["network"]) == (dataset, name)]
+        largest = max((r["epochs"] or 0 for r in here), default=0)
         frozen = {r["seed"]: _quality(r) for r in here if r["epochs"] is None}
         encoder = {r["seed"]: _quality(r) for r in here if r["epochs"] == largest}
         seeds = sorted(frozen.keys() & encoder.keys())
@@ -375,9 +375,9 @@ def summary(records: Sequence[Mapping], dataset: str) -> list[dict]:
                 "frozen": [frozen[seed] for seed in seeds],
                 "encoder": [encoder[seed] for seed in seeds],
                 "gain": [sign * (encoder[seed] - frozen[seed]) for seed in seeds],
-                "smaller": {
+                "budgets": {
                     budget: [_quality(r) for r in here if r["epochs"] == budget]
-                    for budget in sorted({r["epochs"] for r in here} - {None, largest})
+                    for budget in {r["epochs"] for r in here} - {None}
                 },
                 # Not timed in fit, which may find them in the cache.
                 "features_seconds": statistics.median(
@@ -398,8 +398,8 @@ def summary(records: Sequence[Mapping], dataset: str) -> list[dict]:
 def table(records: Sequence[Mapping], dataset: str) -> str:
     """Lay out a data set's networks as Markdown."""
     digits = 2 if TASKS[dataset] == "position" else 3
-    largest = max(record["epochs"] or 0 for record in records)
-    budgets = sorted({r["epochs"] for r in records} - {None, largest})
+    rows = summary(records, dataset)
+    budgets = sorted(set().union(*(row["budgets"] for row in rows)))
 
     def spread(values: Sequence[float], sign: str = "") -> str:
         mean = f"{statistics.mean(values):{sign}.{digits}f}"
@@ -411,11 +411,10 @@ def table(records: Sequence[Mapping], dataset: str) -> str:
             "frozen, PCA": spread(row["frozen"]),
             **{
                 f"encoder, {budget} epochs": (
-                    spread(row["smaller"][budget]) if budget in row["smaller"] else "-"
+                    spread(row["budgets"][budget]) if budget in row["budgets"] else "-"
                 )
                 for budget in budgets
             },
-            f"encoder, {largest} epochs": spread(row["encoder"]),
             "encoder better by": spread(row["gain"], "+"),
             "features, s": f"{row['features_seconds']:.0f}",
             "training, s": f"{row['training_seconds']:.0f}",
@@ -424,7 +423,7 @@ def table(records: Sequence[Mapping], dataset: str) -> str:
             "ratio": f"{row['ratio']:.1f}",
             "seeds": str(row["seeds"]),
         }
-        for row in summary(records, dataset)
+        for row in rows
     )
 
 
@@ -453,10 +452,10 @@ def readme_block(root: Path, folder: Path) -> str:
         f"pixels (Fashion-MNIST resized), {settings['target_components']} components, batches of "
         f"{settings['batch_size']}; probes learned from at most {settings['labelled']:,} labelled "
         f"images and were tested on at most {settings['test']:,}. ± is the standard deviation over "
-        "seeds; the gain is taken seed by seed. Training does not count the features, which are "
-        "computed once per set of images: their time is that of the frozen network over all "
-        f"unlabelled images, and over {COMPONENT_SAMPLE:,} of them again to find the components. "
-        f"{THREADS} thread on {machine['cpu']}."
+        "seeds; the gain is that of the most epochs, seed by seed. Training does not count the "
+        "features, which are computed once per set of images: their time is that of the frozen "
+        f"network over all unlabelled images, and over {COMPONENT_SAMPLE:,} of them again to find "
+        f"the components. {THREADS} thread on {machine['cpu']}."
     )
     picture = (
         "![Quality against embedding time, frozen networks and the encoders trained on them]"

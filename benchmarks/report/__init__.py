@@ -127,7 +127,7 @@ def write_report(folder: Path, out: Path) -> list[Path]:
 
 
 def readme_block(root: Path, folder: Path) -> str:
-    """Make the README's block: table II of what anyone can run offline, and its figures.
+    """Make the README's block: table II of what anyone can run offline, and what it says.
 
     The records are in `folder`, relative to the README's folder `root`, and the report in its
     folder `report`.
@@ -137,6 +137,7 @@ def readme_block(root: Path, folder: Path) -> str:
         if group.dataset in ("lunarlander", "fashion-mnist") and not group.runs.empty:
             rows = [r for r in table_2(group) if {r["paper"], r[group.measure]} != {MISSING}]
             parts += [f"**{group.title}.** {describe(group)}", markdown_table(rows)]
+            parts.append("\n".join(f"- {line}" for line in orderings(group)))
             if figure.trained(group).size:
                 picture = folder / "report" / f"{group.name}.png"
                 parts.append(f"![{figure.alternative(group)}]({picture.as_posix()})")

@@ -74,6 +74,11 @@ def read_runs(folder: Path) -> pd.DataFrame:
     return table
 
 
+def _name_machine(machine: Mapping) -> str:
+    cores = "1 core" if machine["cores"] == 1 else f"{machine['cores']} cores"
+    return f"{cores} of {machine['cpu']}, {machine['gpu'] or 'no GPU'}"
+
+
 def _runs(record: Mapping, path: Path) -> list[dict]:
     """Make the rows of a record: one, or two of the CNN."""
     scale = PIXELS_PER_UNIT if TASKS[record["dataset"]] == "position" else 1
@@ -89,7 +94,7 @@ def _runs(record: Mapping, path: Path) -> list[dict]:
         "z": record["z"],
         "repeat": record["repeat"],
         "parameters": fingerprint(shared),
-        "machine": "{cores} cores of {cpu}, GPU: {gpu}".format(**record["machine"]),
+        "machine": _name_machine(record["machine"]),
         "path": path,
         "test": record["test_measure"] * scale,
         "validation loss": probe["validation_losses"][probe["selected"]],

@@ -60,7 +60,11 @@ def full_table(group: Group) -> list[dict[str, str]]:
             "z": str(z or MISSING),
             group.measure: shown_measure(group, row),
             "repeats": str(row["repeats"] or MISSING),
-            **{name: _number(row[name], ".4g") for name in AVERAGED if name != "test"},
+            **{
+                name: _number(row[name], ",.0f" if row[name] >= 1000 else ".4g")
+                for name in AVERAGED
+                if name != "test"
+            },
             "selected": row["selected"] if row["repeats"] else MISSING,
         }
         for (procedure, preset, z), row in group.means.iterrows()

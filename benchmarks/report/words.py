@@ -17,9 +17,12 @@ PAIRS = (("I-I-PW", "I-I-PS"), ("I-F-FP", "I-I-PS"), ("I-F-FP", "F-F-FP"), ("I-F
 
 def describe(group: Group) -> str:
     """Say what all numbers of a group have in common."""
-    settings = (f"{k} {'all' if v is None else v}" for k, v in group.settings.items())
-    machines = "; ".join(group.runs["machine"].unique())
-    text = f"Settings: {', '.join(settings)}. {machines}."
+    settings, machines = group.settings, "; ".join(group.runs["machine"].unique())
+    numbers = ((role, settings[f"n_{role}"]) for role in ("unlabelled", "labelled", "test"))
+    images = ", ".join(f"{'all' if n is None else f'{n:,}'} {role}" for role, n in numbers)
+    stride = settings["stride"]
+    frames = f", every {stride}th frame of a rollout" if stride > 1 else ""
+    text = f"Images: {images}{frames}; at most {settings['max_epochs']} epochs. {machines}."
     if not _one_machine(group):
         text += " Times are of different machines and cannot be compared."
     return text

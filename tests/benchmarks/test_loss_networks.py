@@ -90,6 +90,21 @@ def test_a_network_whose_encoder_is_missing_is_not_in_the_table():
     assert [row["name"] for row in summary(records, "fashion-mnist")] == ["both"]
 
 
+def test_every_network_is_judged_by_its_own_largest_budget():
+    records = [
+        record("both", None, 0, 0.5),
+        record("both", 8, 0, 0.6),
+        record("alexnet-relu5", None, 0, 0.5),
+        record("alexnet-relu5", 8, 0, 0.6),
+        record("alexnet-relu5", 20, 0, 0.7),
+    ]
+    gains = {row["name"]: row["gain"] for row in summary(records, "fashion-mnist")}
+    assert gains == {"both": pytest.approx([0.1]), "alexnet-relu5": pytest.approx([0.2])}
+    text = table(records, "fashion-mnist")
+    assert "encoder, 8 epochs | encoder, 20 epochs" in text
+    assert len(text.splitlines()) == 4
+
+
 def test_every_network_has_a_mark_of_its_own():
     records = [
         record(name, epochs, 0, 0.5 + i / 20, speed=10.0 * (i + 1))

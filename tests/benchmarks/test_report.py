@@ -387,7 +387,8 @@ def test_readme_block(folder, groups):
     )
     assert "0.875" in block
     assert "0.900" not in block  # SVHN is not of the README
-    assert "F-F-FP" not in block  # nothing is known of it
+    assert "| feature prediction (F-F-FP)" not in block  # nothing is known of it
+    assert "- I-F-FP against I-I-PS: " in block
 
 
 def test_convergence_below_the_folder_is_figure_9(folder, tmp_path):
