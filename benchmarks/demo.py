@@ -172,15 +172,7 @@ def caption(records: Sequence[Mapping]) -> str:
 
 
 def readme_block(root: Path, folder: Path) -> str:
-    """Make the README's block from the committed records.
-
-    Parameters
-    ----------
-    root : Path
-        The folder of the README.
-    folder : Path
-        The folder of the records, relative to `root`.
-    """
+    """Make the README's block from the committed records."""
     records = read_records(root / folder)
     picture = (folder / "demo.png").as_posix()
     alt = "Test frames with true and predicted positions, and validation curves"

@@ -78,15 +78,7 @@ def table(record: Mapping) -> str:
 
 
 def readme_block(root: Path, folder: Path) -> str:
-    """Make a README's block from the committed record.
-
-    Parameters
-    ----------
-    root : Path
-        The folder of the README.
-    folder : Path
-        The folder of the record, relative to `root`.
-    """
+    """Make the README's block from the committed record."""
     (record,) = read_records(root / folder)
     threads = "one thread" if record["threads"] == 1 else f"{record['threads']} threads"
     text = (

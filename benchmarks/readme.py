@@ -28,6 +28,7 @@ ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 RESULTS = Path("benchmarks", "results")
 
+# Each block is made of the README's folder and of records, whose path is relative to it.
 BLOCKS: dict[str, Callable[[], str]] = {
     "demo": lambda: demo.readme_block(ROOT, RESULTS / "demo"),
     "study": lambda: study.readme_block(ROOT, RESULTS / "study"),

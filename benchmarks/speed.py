@@ -442,15 +442,7 @@ def report(record: Mapping) -> str:
 
 
 def readme_block(root: Path, path: Path) -> str:
-    """Make the README's block from the committed record.
-
-    Parameters
-    ----------
-    root : Path
-        The folder of the README.
-    path : Path
-        The record, relative to `root`.
-    """
+    """Make the README's block from the committed record."""
     record = json.loads((root / path).read_text("utf-8"))
     picture = path.with_suffix(".png").as_posix()
     alt = "Images per second of training and of embedding, this package and plain PyTorch"

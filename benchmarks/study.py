@@ -310,15 +310,7 @@ def table(records: list[dict]) -> str:
 
 
 def readme_block(root: Path, folder: Path) -> str:
-    """Make a README's block from the committed records of a study.
-
-    Parameters
-    ----------
-    root : Path
-        The folder of the README.
-    folder : Path
-        The folder of the records, relative to `root`.
-    """
+    """Make the README's block from the committed records."""
     records = read_records(root / folder)
     settings, machine = common_settings(records), records[0]["machine"]
     cores = " or ".join(map(str, sorted({record["machine"]["cores"] for record in records})))
