@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from benchmarks.__main__ import main
-from benchmarks.study import augment, summary
+from benchmarks.study import VARIANTS, augment, draw, summary
 
 
 @pytest.fixture(scope="module")
@@ -53,12 +53,30 @@ def test_a_summary_has_the_mean_and_spread_over_seeds():
             "seed": seed,
             "settings": {},
             "test_measure": measure,
-            "training": {"seconds": 10},
+            "training": {"seconds": 10 + seed},
+            "machine": {"cores": 1 + seed},
         }
         for seed, measure in enumerate((0.5, 1.0))
     ]
     (row,) = summary(records)
     assert (row["mean"], row["std"], row["seeds"]) == (24.0, 8.0, 2)
+    assert (row["seconds"], row["cores"]) == (10, 1)
+
+
+def test_every_variant_has_a_mark_of_its_own():
+    records = [
+        {
+            "variant": name,
+            "seed": 0,
+            "settings": {},
+            "test_measure": 0.1 * (1 + rank),
+            "training": {"seconds": 10 + rank},
+            "machine": {"cores": 2},
+        }
+        for rank, name in enumerate(VARIANTS)
+    ]
+    bars = draw(records).axes[0].containers
+    assert len({bar.lines[0].get_marker() for bar in bars}) == len(VARIANTS)
 
 
 def test_views_are_shifted_or_mirrored_images():
