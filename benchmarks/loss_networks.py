@@ -485,7 +485,10 @@ def draw(records: Sequence[Mapping]) -> Any:
         )
         panel.grid(alpha=0.3)
         if TASKS[dataset] == "position":
-            panel.set_ylabel("test distance (pixels), lower is better")
+            panel.set_ylabel("test distance (pixels, logarithmic), lower is better")
+            panel.set_yscale("log")
+            panel.set_yticks([1, 2, 3, 5, 10, 15], labels=["1", "2", "3", "5", "10", "15"])
+            panel.minorticks_off()
             panel.invert_yaxis()
         else:
             panel.set_ylabel("test accuracy, higher is better")
