@@ -17,7 +17,7 @@ from pathlib import Path
 import pandas as pd
 
 from benchmarks import paper
-from benchmarks.records import markdown_table, write_atomically
+from benchmarks.records import write_atomically
 from benchmarks.report import figure, page
 from benchmarks.report.numbers import DATASETS, Group, group_runs, read_runs
 from benchmarks.report.tables import MISSING, full_table, table_1, table_2, to_csv
@@ -136,12 +136,15 @@ def readme_block(root: Path, folder: Path) -> str:
     for group in group_runs(read_runs(root / folder)):
         if group.dataset in ("lunarlander", "fashion-mnist") and not group.runs.empty:
             rows = [r for r in table_2(group) if {r["paper"], r[group.measure]} != {MISSING}]
-            parts += [f"**{group.title}.** {describe(group)}", markdown_table(rows)]
-            parts.append("\n".join(f"- {line}" for line in orderings(group)))
+            parts += [
+                ("p", f"**{group.title}.** {describe(group)}"),
+                ("table", rows),
+                ("list", orderings(group)),
+            ]
             if figure.trained(group).size:
-                picture = folder / "report" / f"{group.name}.png"
-                parts.append(f"![{figure.alternative(group)}]({picture.as_posix()})")
-    return "\n\n".join(parts)
+                picture = folder / "report" / group.name
+                parts.append(("picture", (picture.as_posix(), figure.alternative(group))))
+    return page.to_markdown(parts)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
