@@ -555,14 +555,9 @@ class BaseImageEncoder(
             # Copied, so that what is there stays until something better is.
             return Autoencoder(self._prepare, *copy.deepcopy(coders)), self._loss
         self._n_loss_features = view.n_features
-        centred = self.encoder == "features" and self.center_features
-        encoder = make_encoder(
-            self.encoder,
-            view.n_features,
-            self._canvas.canvas_size,
-            self.z,
-            view.mean() if centred else None,
-        )
+        mean = view.mean() if self._structure["center_features"] else None
+        size = self._canvas.canvas_size
+        encoder = make_encoder(self.encoder, view.n_features, size, self.z, mean)
         kept = {} if checkpoint is None else checkpoint.parts["target"]
         self._target = Components(**kept) if kept else self._find_target(view)
         decoder, loss = self._make_objective(self._target, view.n_features, self.z)

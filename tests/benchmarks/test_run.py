@@ -58,22 +58,27 @@ def without_times(record):
     return {key: without_times(item) for key, item in record.items() if key not in times}
 
 
-def test_a_killed_run_finishes_as_if_it_had_not_been_killed(arguments, tmp_path, capsys):
-    grid = ["--procedures", "mean", "I-F-FP", "pca", "--z", "4", "--repeats", "1"]
-    killed, whole = tmp_path / "killed", tmp_path / "whole"
+def kill_once(written, arguments):
+    """Run the benchmark in a process of its own, and kill it as soon as something is written."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks", *arguments(killed, *grid)],
+        [sys.executable, "-m", "benchmarks", *arguments],
         cwd=ROOT,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
     deadline = time.monotonic() + 300
-    while not read(killed) and time.monotonic() < deadline:
+    while not written() and time.monotonic() < deadline:
         assert process.poll() is None
         time.sleep(0.01)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
+
+
+def test_a_killed_run_finishes_as_if_it_had_not_been_killed(arguments, tmp_path, capsys):
+    grid = ["--procedures", "mean", "I-F-FP", "pca", "--z", "4", "--repeats", "1"]
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    kill_once(lambda: read(killed), arguments(killed, *grid))
     survived = {name: (killed / name).stat().st_mtime_ns for name in read(killed)}
     assert 0 < len(survived) < 3
 
@@ -96,19 +101,7 @@ def test_a_procedure_that_was_killed_goes_on_after_its_last_epoch(arguments, tmp
     grid = ["--procedures", "I-F-FP", "--z", "4", "--repeats", "1", "--max-epochs", str(epochs)]
     killed, whole, checkpoints = tmp_path / "killed", tmp_path / "whole", tmp_path / "checkpoints"
     broken_off = [*arguments(killed, *grid), "--checkpoints", str(checkpoints)]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks", *broken_off],
-        cwd=ROOT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    deadline = time.monotonic() + 300
-    while not list(checkpoints.rglob("*.safetensors")) and time.monotonic() < deadline:
-        assert process.poll() is None
-        time.sleep(0.01)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    kill_once(lambda: list(checkpoints.rglob("*.safetensors")), broken_off)
     assert not read(killed)
     with open_checkpoint(next(checkpoints.iterdir())) as checkpoint:
         on_disk = checkpoint.n_epochs
