@@ -12,7 +12,7 @@ COMMANDS = {
     "demo": "pretrain on LunarLander, probe, and compare with simple baselines (minutes)",
     "run": "the paper's comparison, cell by cell; a killed run goes on (minutes to days)",
     "convergence": "validation loss by epoch until it no longer falls (hours)",
-    "report": "the paper's tables and figures, made of the records of `run` (seconds)",
+    "report": "the paper's tables and figures, made of the records of both (seconds)",
     "faults": "kill processes, fill disks, damage files, and count what is lost (minutes)",
     "memory": "peak memory of fitting and embedding, in memory or beyond it (minutes)",
     "study": "targets, batch size, schedule and augmentation against training seconds (an hour)",

@@ -100,6 +100,7 @@ def describe_machine() -> dict:
     return {
         "cpu": _cpu_model(),
         "cores": joblib.cpu_count(),
+        "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "system": platform.system(),
         "python": platform.python_version(),

@@ -74,9 +74,11 @@ def read_runs(folder: Path) -> pd.DataFrame:
     return table
 
 
-def _name_machine(machine: Mapping) -> str:
-    cores = "1 core" if machine["cores"] == 1 else f"{machine['cores']} cores"
-    return f"{cores} of {machine['cpu']}, {machine['gpu'] or 'no GPU'}"
+def name_machine(machine: Mapping) -> str:
+    """Name what seconds depend on."""
+    threads = machine.get("threads", machine["cores"])  # the first records did not tell
+    threads = "1 thread" if threads == 1 else f"{threads} threads"
+    return f"{threads} on {machine['cpu']}, {machine['gpu'] or 'no GPU'}"
 
 
 def _runs(record: Mapping, path: Path) -> list[dict]:
@@ -94,7 +96,7 @@ def _runs(record: Mapping, path: Path) -> list[dict]:
         "z": record["z"],
         "repeat": record["repeat"],
         "parameters": fingerprint(shared),
-        "machine": _name_machine(record["machine"]),
+        "machine": name_machine(record["machine"]),
         "path": path,
         "test": record["test_measure"] * scale,
         "validation loss": probe["validation_losses"][probe["selected"]],

@@ -6,6 +6,7 @@ import platform
 
 import numpy as np
 import pytest
+import torch
 
 from benchmarks.records import (
     common_settings,
@@ -65,6 +66,7 @@ def test_settings_are_compared_by_content():
 def test_machine_is_described_but_not_named():
     machine = describe_machine()
     assert machine["cores"] >= 1
+    assert machine["threads"] == torch.get_num_threads()
     assert machine["cpu"]
     assert machine["python"] == platform.python_version()
     assert machine["torch"]

@@ -6,14 +6,15 @@ import re
 from html.parser import HTMLParser
 
 import matplotlib.image
+import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
 
-from benchmarks import convergence, paper, report
+from benchmarks import paper, report
 from benchmarks import run as benchmarks_run
 from benchmarks.records import describe_machine, markdown_table, write_record
-from benchmarks.report import figure, numbers, tables, words
+from benchmarks.report import convergence, figure, numbers, tables, words
 
 PROBES = ["linear", "32", "64", "32-32", "64-32", "64-64", "128-128"]
 SMALL = {
@@ -274,6 +275,16 @@ def test_times_of_different_machines_are_not_divided(tmp_path):
     assert not any(text.startswith("An epoch") for text in words.orderings(group))
 
 
+def test_times_with_as_many_threads_are_compared_whatever_cores_were_idle(tmp_path):
+    pinned, free = ({"cpu": "CPU", "gpu": None, "cores": n, "threads": 1} for n in (1, 2))
+    earlier = {"cpu": "CPU", "gpu": None, "cores": 1}  # the first records do not tell threads
+    machines = {"I-F-FP": pinned, "I-I-PS": free, "F-I-PS": earlier}
+    records = [moon(name, 2.0, 0.1, 3.0, machine=machine) for name, machine in machines.items()]
+    group = read_groups(write(tmp_path, records))[0]
+    assert words.describe(group).endswith("1 thread on CPU, no GPU.")
+    assert any(text.startswith("An epoch") for text in words.orderings(group))
+
+
 def test_figure_has_a_point_per_z_and_a_line_per_reference(groups):
     drawn = figure.draw(find(groups, "lunarlander"))
     [axes] = drawn.axes
@@ -391,27 +402,74 @@ def test_readme_block(folder, groups):
     assert "- I-F-FP against I-I-PS: " in block
 
 
-def test_convergence_below_the_folder_is_figure_9(folder, tmp_path):
-    losses = enumerate([4.0, 2.0, 1.0, 3.0], start=1)
-    curve = {
+def curve(procedure, losses, **settings):
+    """Make a record of `python -m benchmarks convergence`."""
+    return {
         "dataset": "svhn",
-        "procedure": "I-F-FP",
-        "title": "feature prediction (I-F-FP)",
+        "procedure": procedure,
         "z": 64,
-        "settings": {"budget": "small", "patience": 15},
-        "training": {"best_epoch": 3, "history": [{"valid_loss": loss} for _, loss in losses]},
+        "settings": {
+            "budget": "paper",
+            "n_unlabelled": None,
+            "stride": 1,
+            "max_epochs": 5,
+            "patience": 2,
+            **settings,
+        },
+        "machine": MACHINE,
+        "training": {
+            "n_epochs": len(losses),
+            "best_epoch": 1 + int(np.argmin(losses)),
+            "seconds": 2.0 * len(losses),
+            "history": [{"valid_loss": loss} for loss in losses],
+        },
     }
+
+
+def test_convergence_below_the_folder_is_figure_9(tmp_path):
+    curves = [
+        curve("F-F-FP", [8.0, 6.0, 7.0, 9.0]),
+        curve("I-F-FP", [4.0, 3.0, 2.5, 2.0, 1.0]),
+        curve("I-F-FP", [4.0, 3.0, 3.5, 3.0], n_unlabelled=1200, budget="custom"),
+    ]
     write(tmp_path, RECORDS[:1])
-    write_record(tmp_path / "convergence" / "a.json", curve)
-    name = tmp_path / "convergence" / "convergence-svhn-z64"
-    for suffix in (".png", ".svg"):
-        convergence.draw([curve]).savefig(name.with_suffix(suffix))
-    assert run(tmp_path, "--out", tmp_path / "elsewhere" / "report") == 0
-    report = tmp_path / "elsewhere" / "report" / "report"
-    link = "../../convergence/convergence-svhn-z64.png"
-    assert f"({link})" in report.with_suffix(".md").read_text("utf-8")
-    assert (report.parent / link).exists()
-    assert len(Page(report.with_suffix(".html").read_text("utf-8")).loaded) == 2
+    write(tmp_path / "convergence", curves)
+    assert run(tmp_path) == 0
+    all_images, few_images = sorted(
+        (trial for trial in convergence.read_trials(tmp_path)), key=lambda trial: len(trial.records)
+    )[::-1]
+    rows = {row.pop("procedure")[-7:-1]: row for row in convergence.table(all_images)}
+    assert len(rows) == 6
+    assert set(rows["I-I-PS"].values()) == {"-"}
+    expected = {"epochs": "4", "best epoch": "2", "converged": "yes", "s/epoch": "2.0"}
+    assert rows["F-F-FP"] == expected | {
+        "least loss": "0.750",
+        "last loss": "1.125",
+        "training, s": "8",
+    }
+    assert rows["I-F-FP"]["converged"] == "no"
+    [axes] = convergence.draw(all_images).axes
+    assert [list(line.get_ydata()) for line in axes.lines] == [
+        [1, 0.75, 0.625, 0.5, 0.25],
+        [1, 0.75, 0.875, 1.125],
+    ]
+    assert "all images" in convergence.describe(all_images)
+    assert "--budget paper --patience 2 --max-epochs 5" in convergence.command(all_images)
+    assert "--images 1200" in convergence.command(few_images)
+
+    markdown = (tmp_path / "report" / "report.md").read_text("utf-8")
+    for trial in (all_images, few_images):
+        assert f"({trial.name}.png)" in markdown
+        for suffix in (".png", ".svg"):
+            assert (tmp_path / "report" / f"{trial.name}{suffix}").stat().st_size > 1000
+    html = (tmp_path / "report" / "report.html").read_text("utf-8")
+    assert len(Page(html).loaded) == 3
+
+
+def test_a_curve_that_is_there_twice_is_refused(tmp_path, capsys):
+    write(tmp_path, [*RECORDS[:1], curve("I-F-FP", [2.0, 1.0]), curve("I-F-FP", [2.0, 1.5])])
+    assert run(tmp_path) == 1
+    assert "2.json is the second record of its curve" in capsys.readouterr().err
 
 
 def without(record, *names):

@@ -1,0 +1,172 @@
+"""Figure 9: validation loss by epoch, each curve 1 after its first, until it no longer falls."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from benchmarks.methods import PROCEDURES, STYLES
+from benchmarks.records import fingerprint
+from benchmarks.report.numbers import DATASETS, name_machine
+from benchmarks.report.tables import MISSING
+from benchmarks.roles import BUDGETS
+
+
+class Trial(NamedTuple):
+    """The curves of one data set, z and settings, by procedure; their records are in `folder`."""
+
+    dataset: str
+    z: int
+    settings: Mapping
+    folder: Path
+    records: dict[str, Mapping]
+
+    @property
+    def name(self) -> str:
+        """Name of its figure's files."""
+        return f"figure9-{self.dataset}-z{self.z}-{fingerprint(self.settings)[:6]}"
+
+    @property
+    def title(self) -> str:
+        """What headings and the figure call it."""
+        n_images = self.settings["n_unlabelled"]
+        images = "all images" if n_images is None else f"{n_images:,} images"
+        return f"{DATASETS[self.dataset]}, z = {self.z}, {images}"
+
+
+def read_trials(folder: Path) -> list[Trial]:
+    """Read every record of `python -m benchmarks convergence` below a folder.
+
+    Raises
+    ------
+    ValueError
+        If two records are of the same curve.
+    """
+    trials: dict[str, Trial] = {}
+    for path in sorted(path for path in folder.rglob("*.json") if not path.name.startswith(".")):
+        record = json.loads(path.read_text("utf-8"))
+        if "patience" not in record["settings"]:
+            continue
+        trial = Trial(record["dataset"], record["z"], record["settings"], path.parent, {})
+        trial = trials.setdefault(trial.name, trial)
+        if record["procedure"] in trial.records:
+            raise ValueError(
+                f"{path} is the second record of its curve: move it out of the folder."
+            )
+        trial.records[record["procedure"]] = record
+    return [trials[name] for name in sorted(trials)]
+
+
+def describe(trial: Trial) -> str:
+    """Say what all curves of a trial have in common."""
+    settings = trial.settings
+    machines = {name_machine(record["machine"]) for record in trial.records.values()}
+    stride = f", every {settings['stride']}th frame of a rollout" if settings["stride"] > 1 else ""
+    return (
+        f"{trial.title}{stride}, of which the last fifth is for validation. The paper's settings; "
+        f"training ends after {settings['patience']} epochs without a better one, or after "
+        f"{settings['max_epochs']}. {'; '.join(sorted(machines))}."
+    )
+
+
+def relative_losses(record: Mapping) -> list[float]:
+    """Return the validation loss by epoch, 1 after the first.
+
+    >>> relative_losses({"training": {"history": [{"valid_loss": 4.0}, {"valid_loss": 1.0}]}})
+    [1.0, 0.25]
+    """
+    losses = [row["valid_loss"] for row in record["training"]["history"]]
+    return [loss / losses[0] for loss in losses]
+
+
+def converged(record: Mapping) -> bool:
+    """Whether training ended because the loss no longer fell, not because epochs were over."""
+    return record["training"]["n_epochs"] < record["settings"]["max_epochs"]
+
+
+def table(trial: Trial) -> list[dict[str, str]]:
+    """Lay out a row for each procedure, also for those without a curve."""
+    return [
+        {
+            "procedure": procedure.title,
+            **(
+                _row(trial.records[name])
+                if name in trial.records
+                else dict.fromkeys(_COLUMNS, MISSING)
+            ),
+        }
+        for name, procedure in PROCEDURES.items()
+    ]
+
+
+_COLUMNS = (
+    "epochs",
+    "best epoch",
+    "converged",
+    "least loss",
+    "last loss",
+    "s/epoch",
+    "training, s",
+)
+
+
+def _row(record: Mapping) -> dict[str, str]:
+    training, losses = record["training"], relative_losses(record)
+    cells = (
+        str(training["n_epochs"]),
+        str(training["best_epoch"]),
+        "yes" if converged(record) else "no",
+        f"{min(losses):.3f}",
+        f"{losses[-1]:.3f}",
+        f"{training['seconds'] / training['n_epochs']:.1f}",
+        f"{training['seconds']:,.0f}",
+    )
+    return dict(zip(_COLUMNS, cells, strict=True))
+
+
+def draw(trial: Trial) -> Figure:
+    """Draw the curves of a trial; those of encoders of features are dashed."""
+    figure = Figure(figsize=(11, 6), dpi=120, layout="constrained")
+    axes = figure.subplots()
+    for name, procedure in PROCEDURES.items():
+        if name not in trial.records:
+            continue
+        losses = relative_losses(trial.records[name])
+        axes.plot(
+            range(1, len(losses) + 1),
+            losses,
+            markevery=max(1, len(losses) // 12),
+            markersize=7,
+            markeredgecolor="white",
+            linewidth=1.8,
+            label=procedure.title,
+            linestyle="-" if name.startswith("I") else "--",
+            **STYLES[name],
+        )
+    axes.set_xlabel("epoch")
+    axes.set_ylabel("validation loss, 1 after the first epoch")
+    axes.set_ylim(bottom=0)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(color="0.92")
+    axes.set_axisbelow(True)
+    axes.set_title(trial.title)
+    figure.legend(loc="outside right upper", fontsize=9, frameon=False)
+    return figure
+
+
+def command(trial: Trial) -> str:
+    """Write the command that makes a trial or, as it skips what is there, completes it."""
+    settings, known = trial.settings, BUDGETS[trial.dataset]
+    base = "paper" if settings["stride"] == known["paper"].stride else "small"
+    n_images = settings["n_unlabelled"]
+    own = "" if n_images == known[base].n_unlabelled else f" --images {n_images}"
+    return (
+        f"python -m benchmarks convergence --dataset {trial.dataset} --z {trial.z} --budget {base}"
+        f"{own} --patience {settings['patience']} --max-epochs {settings['max_epochs']} "
+        f"--out {trial.folder.as_posix()}"
+    )
