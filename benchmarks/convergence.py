@@ -8,9 +8,12 @@ which it was killed; `python -m benchmarks report` draws the figure.
 from __future__ import annotations
 
 import argparse
+import math
+import shutil
 from pathlib import Path
 
 from benchmarks.methods import PROCEDURES, train_as_paper, was_interrupted
+from benchmarks.probes import VALIDATION_FRACTION
 from benchmarks.records import describe_machine, fingerprint, write_record
 from benchmarks.roles import BUDGETS, budget_name, load_role
 
@@ -26,6 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--max-epochs", type=int, default=500)
     add("--budget", choices=["small", "paper"], default="small")
     add("--images", type=int, help="number of unlabelled images, in place of the budget's")
+    add("--checkpoints", type=Path, help="where procedures keep their last epoch in case of a kill")
     add("--data-home", type=Path, help="where data sets are kept between runs")
 
 
@@ -61,10 +65,12 @@ def main(args: argparse.Namespace) -> None:
             images, _ = load_role(
                 args.dataset, "unlabelled", budget, data_home=args.data_home, n_jobs=-1
             )
-        encoder = make(verbose=1, **parameters)
+        checkpoint_dir = args.checkpoints and args.checkpoints / path.stem
+        encoder = make(verbose=1, checkpoint_dir=checkpoint_dir, **parameters)
         training = train_as_paper(encoder, images)
         if was_interrupted(encoder):
             raise KeyboardInterrupt
+        n_trained = round((1 - VALIDATION_FRACTION) * len(images))
         record = {
             "dataset": args.dataset,
             "procedure": name,
@@ -73,8 +79,11 @@ def main(args: argparse.Namespace) -> None:
             "z": args.z,
             "seed": 0,
             "settings": settings,
+            "steps_per_epoch": math.ceil(n_trained / encoder.batch_size),
             "machine": describe_machine(),
             "training": training,
         }
         print(f"{title}: best epoch {training['best_epoch']} of {training['n_epochs']}", flush=True)
         print(write_record(path, record), flush=True)
+        if checkpoint_dir:
+            shutil.rmtree(checkpoint_dir, ignore_errors=True)

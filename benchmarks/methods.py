@@ -7,6 +7,7 @@ what the procedures must beat: a network trained on labels, and embeddings that 
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from functools import partial
@@ -220,8 +221,9 @@ def train(transformer, images, targets=None, *, X_val=None) -> dict:
     -------
     training : dict
         Ready for JSON. `n_images` counts those that epochs were judged by, `seconds` the whole
-        of fit, the computation of features and epochs of an earlier attempt included, and so do
-        the images per second. A reference row without gradient descent has no more than these two.
+        of fit, epochs of an earlier attempt included (features are computed once per attempt, and
+        counted once), and so do the images per second. Losses that are not finite are None. A
+        reference row without gradient descent has no more than these two.
     """
     validation = {} if X_val is None else {"X_val": X_val}
     with open_checkpoint(getattr(transformer, "checkpoint_dir", None)) as checkpoint:
@@ -245,7 +247,7 @@ def train_as_paper(transformer, images) -> dict:
 
 
 def was_interrupted(transformer) -> bool:
-    """Tell whether training ended by neither its last epoch nor its patience.
+    """Tell whether training ended by neither its last epoch, nor its patience, nor a loss of NaN.
 
     skorch takes an interrupt (Ctrl-C) as the end of training, and fit returns as if all were well.
     """
@@ -253,6 +255,7 @@ def was_interrupted(transformer) -> bool:
         hasattr(transformer, "history_")
         and transformer.n_epochs_ < transformer.max_epochs
         and transformer.n_epochs_ - transformer.best_epoch_ < transformer.patience
+        and math.isfinite(transformer.history_[-1]["train_loss"])
     )
 
 
@@ -320,8 +323,13 @@ def _describe_training(transformer, training: dict) -> dict:
         "history": [
             {
                 "epoch": int(row["epoch"]),
-                **{key: float(row[key]) for key in ("train_loss", "valid_loss", "seconds")},
+                **{key: _finite(row[key]) for key in ("train_loss", "valid_loss", "seconds")},
             }
             for row in transformer.history_
         ],
     }
+
+
+def _finite(number: float) -> float | None:
+    """Return a number that JSON can hold; None for others."""
+    return float(number) if math.isfinite(number) else None

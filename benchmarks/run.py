@@ -26,10 +26,9 @@ from joblib import Parallel, delayed, effective_n_jobs, parallel_config
 
 from benchmarks.backends import BACKENDS, check_installed, joblib_backend
 from benchmarks.methods import METHODS, PROCEDURES, probe, train, train_as_paper, was_interrupted
-from benchmarks.probes import HIDDEN_LAYERS, TASKS, VALIDATION_FRACTION, measure
+from benchmarks.probes import measure, probe_settings
 from benchmarks.records import describe_machine, fingerprint, write_record
-from benchmarks.roles import BUDGETS, Budget, Roles, budget_name, load_roles
-from benchmarks.roles import TASKS as TASK_OF
+from benchmarks.roles import BUDGETS, TASKS, Budget, Roles, budget_name, load_roles
 
 PRESETS = ("defaults", "paper")
 
@@ -67,25 +66,23 @@ class Cell(NamedTuple):
     @property
     def file_name(self) -> str:
         """Name of its record: legible, and another one whenever a setting is another."""
-        task = TASKS[TASK_OF[self.dataset]]
         facts = {
             **self._asdict(),
             "budget": self.budget._asdict(),
             "parameters": self.parameters,
-            "probe": [HIDDEN_LAYERS, VALIDATION_FRACTION, task.model.__name__, task.scoring],
+            "probe": probe_settings(TASKS[self.dataset]),
         }
         return f"{self.name}-{fingerprint(facts)}.json"
 
     @property
     def parameters(self) -> dict | None:
-        """All parameters of what is trained, None where nothing is."""
-        if not METHODS[self.procedure].trained:
-            return None
+        """All parameters that decide the embedding."""
         parameters = self.make().get_params()
-        del parameters["verbose"]
+        # These say nothing of it: the last does so of encoders of features alone.
+        idle = {"verbose", "describe", "memory", "checkpoint_dir"}
         if parameters.get("encoder") != "features":
-            parameters.pop("center_features", None)  # says nothing of other encoders
-        return parameters
+            idle.add("normalize_features")
+        return {name: value for name, value in parameters.items() if name not in idle}
 
     def make(
         self, verbose: int = 0, memory: Path | None = None, checkpoint_dir: Path | None = None
@@ -96,7 +93,7 @@ class Cell(NamedTuple):
         if method.trained:
             parameters |= {"max_epochs": self.budget.max_epochs, "verbose": verbose}
         if method.supervised:
-            parameters["task"] = TASK_OF[self.dataset]
+            parameters["task"] = TASKS[self.dataset]
         if self.procedure in PROCEDURES:
             parameters |= {"memory": memory, "checkpoint_dir": checkpoint_dir}
         make = method.make_as_paper if self.preset == "paper" else method.make
@@ -168,6 +165,8 @@ class Cell(NamedTuple):
                 **self.budget._asdict(),
             },
             "parameters": self.parameters,
+            "probe_settings": probe_settings(roles.task),
+            "features_from_memory": memory is not None,
             "machine": describe_machine(),
             "training": training,
             "seconds_per_epoch": (
@@ -236,7 +235,7 @@ def run_grid(
     Parameters
     ----------
     cells : list of Cell
-        Of one data set and budget; they are run whether or not there is a record.
+        Of one data set and budget. One whose record another run writes meanwhile is left out.
     roles : Roles
         The images; joblib memory-maps them for its processes.
     folder : Path
@@ -284,6 +283,9 @@ def _attempt(
 ) -> str | None:
     """Run a cell and write its record; return the traceback where that fails."""
     path = folder / cell.file_name
+    if path.exists():
+        print(f"{cell.name}: done by another run meanwhile", flush=True)
+        return None
     checkpoint_dir = checkpoints and checkpoints / path.stem
     print(f"{cell.name}: started", flush=True)
     try:
@@ -353,6 +355,9 @@ def main(args: argparse.Namespace) -> int:
     cells = make_cells(args.dataset, procedures, args.settings, args.z, args.repeats, budget)
     missing = missing_cells(cells, args.out)
     print(f"{len(cells) - len(missing)} of {len(cells)} already there, in {args.out}", flush=True)
+    if args.checkpoints:
+        for cell in set(cells) - set(missing):  # killed after its record, before this
+            shutil.rmtree(args.checkpoints / Path(cell.file_name).stem, ignore_errors=True)
     if not missing:
         return 0
     try:

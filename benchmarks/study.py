@@ -67,8 +67,8 @@ VARIANTS = {
     "constant-lr": _change("constant learning rate 1e-3", lr_schedule=None, lr=1e-3),
     "lr-1e-3": _change("one-cycle to 1e-3", lr=1e-3),
     "features": _change("encoder of features (F-F-FP)", encoder="features"),
-    "uncentred": _change(
-        "encoder of features, not centred", encoder="features", center_features=False
+    "plain-features": _change(
+        "encoder of features, not normalised", encoder="features", normalize_features=False
     ),
     "augmented": Variant("flips and shifts", REFERENCE, augmented=True),
 }

@@ -80,7 +80,7 @@ class BaseImageEncoder(
         "z": [Interval(Integral, 1, None, closed="left")],
         "encoder": [StrOptions({"features", *IMAGE_ENCODERS}), callable],
         "loss_network": [str, os.PathLike, callable, LossNetwork, list, tuple],
-        "center_features": ["boolean"],
+        "normalize_features": ["boolean"],
         "image_shape": [tuple, list, None],
         "max_epochs": [Interval(Integral, 1, None, closed="left")],
         "batch_size": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
@@ -105,9 +105,10 @@ class BaseImageEncoder(
         "batch_size": 512,
         "lr": 1e-3,
         "lr_schedule": None,
-        "center_features": False,
+        "normalize_features": False,
         "validation_fraction": 0.2,
         "patience": 10,
+        "precision": "float32",
     }
 
     history_: list[dict[str, Any]]
@@ -127,7 +128,7 @@ class BaseImageEncoder(
         *,
         encoder: str | Callable = "image",
         loss_network: Any = "alexnet",
-        center_features: bool = True,
+        normalize_features: bool = True,
         image_shape: Sequence[int] | None = None,
         max_epochs: int = 50,
         batch_size: int | str = "auto",
@@ -149,7 +150,7 @@ class BaseImageEncoder(
         self.z = z
         self.encoder = encoder
         self.loss_network = loss_network
-        self.center_features = center_features
+        self.normalize_features = normalize_features
         self.image_shape = image_shape
         self.max_epochs = max_epochs
         self.batch_size = batch_size
@@ -173,9 +174,9 @@ class BaseImageEncoder(
         """Make an estimator that trains as the paper did, instead of with this package's defaults.
 
         Batches of 512, 50 epochs, and Adam at a constant learning rate of 1e-3; feature
-        prediction of all features instead of their principal components; encoders of features
-        take them uncentred. The paper validates on the last fifth of the images: pass that as
-        `X_val` to repeat it exactly.
+        prediction of all features instead of their principal components; nothing normalised in
+        encoders of features; float32 on any device. The paper validates on the last fifth of the
+        images: pass that as `X_val` to repeat it exactly.
 
         Parameters
         ----------
@@ -523,7 +524,7 @@ class BaseImageEncoder(
         return {
             "z": self.z,
             "encoder": self.encoder,
-            "center_features": self.encoder == "features" and self.center_features,
+            "normalize_features": self.encoder == "features" and self.normalize_features,
             "gamma > 0": self.gamma > 0,
             "loss_network": describe(self.loss_network),
         }
@@ -555,7 +556,7 @@ class BaseImageEncoder(
             # Copied, so that what is there stays until something better is.
             return Autoencoder(self._prepare, *copy.deepcopy(coders)), self._loss
         self._n_loss_features = view.n_features
-        mean = view.mean() if self._structure["center_features"] else None
+        mean = view.mean() if self._structure["normalize_features"] else None
         size = self._canvas.canvas_size
         encoder = make_encoder(self.encoder, view.n_features, size, self.z, mean)
         kept = {} if checkpoint is None else checkpoint.parts["target"]

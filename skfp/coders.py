@@ -173,14 +173,16 @@ class FeatureEncoder(Encoder):
     z : int
         Size of the embedding.
     mean : Tensor of shape (n_features,) or None, default=None
-        What is subtracted from features first. None subtracts nothing, as the paper does.
+        What is subtracted from features first; the hidden layer is normalised then (LayerNorm).
+        None does neither, as the paper.
     """
 
     def __init__(self, n_features: int, z: int, mean: torch.Tensor | None = None) -> None:
         hidden = hidden_width(n_features)
-        centring = Centring(torch.zeros(n_features) if mean is None else mean)
-        trunk = nn.Sequential(centring, nn.Linear(n_features, hidden), nn.ReLU(inplace=True))
-        super().__init__(trunk, hidden, z)
+        layers: list[nn.Module] = [nn.Linear(n_features, hidden)]
+        if mean is not None:
+            layers = [Centring(mean), *layers, nn.LayerNorm(hidden, elementwise_affine=False)]
+        super().__init__(nn.Sequential(*layers, nn.ReLU(inplace=True)), hidden, z)
 
 
 class ImageDecoder(nn.Module):
@@ -281,7 +283,7 @@ def make_encoder(
     z : int
         Size of the embedding.
     mean : Tensor of shape (n_features,) or None, default=None
-        What an encoder of features subtracts from them; None subtracts nothing.
+        As in `FeatureEncoder`; no other encoder is affected.
 
     Returns
     -------

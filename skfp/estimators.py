@@ -59,10 +59,11 @@ class FeaturePredictionEncoder(BaseImageEncoder):
         How many leading principal components of the features the decoder predicts; "auto" takes as
         many as explain 98 % of their variance, at most 512. None predicts the features
         themselves, the paper's exact loss. See Notes.
-    center_features : bool, default=True
-        Whether the mean features of (at most 4,096) training images are subtracted from what
-        `encoder="features"` takes; no other encoder is affected. Features that all are positive,
-        as those of "alexnet", stop that encoder from learning. The paper does not subtract it.
+    normalize_features : bool, default=True
+        Whether ``encoder="features"`` takes features less their mean over (at most 4,096) training
+        images, and normalises its hidden layer (LayerNorm); no other encoder is affected. Features
+        that all are positive, as those of "alexnet", otherwise push every hidden unit the same way
+        until none is active. The paper normalises nothing.
     image_shape : tuple of int or None, default=None
         (height, width), (height, width, channels) or (channels, height, width) of an image where X
         holds flattened rows. Rows without it are read as grey images as square as possible.
@@ -189,7 +190,7 @@ class FeaturePredictionEncoder(BaseImageEncoder):
         encoder: str | Callable = "image",
         loss_network: Any = "alexnet",
         target_components: int | str | None = "auto",
-        center_features: bool = True,
+        normalize_features: bool = True,
         image_shape: Sequence[int] | None = None,
         max_epochs: int = 50,
         batch_size: int | str = "auto",
@@ -212,7 +213,7 @@ class FeaturePredictionEncoder(BaseImageEncoder):
             z,
             encoder=encoder,
             loss_network=loss_network,
-            center_features=center_features,
+            normalize_features=normalize_features,
             image_shape=image_shape,
             max_epochs=max_epochs,
             batch_size=batch_size,
@@ -333,7 +334,7 @@ class PerceptualAutoencoder(_ImageAutoencoder):
         (b, 3, height, width) in [0, 1] to a tensor (b, ...); a module is copied and frozen. A
         :class:`LossNetwork` says more, such as the layer. Several networks in a list are
         joined, each with its share of the loss.
-    center_features : bool, default=True
+    normalize_features : bool, default=True
         Whether the mean features of (at most 4,096) training images are subtracted from what
         `encoder="features"` takes; no other encoder is affected. Features that all are positive,
         as those of "alexnet", stop that encoder from learning. The paper does not subtract it.
@@ -466,7 +467,7 @@ class PixelAutoencoder(_ImageAutoencoder):
         (b, 3, height, width) in [0, 1] to a tensor (b, ...); a module is copied and frozen. A
         :class:`LossNetwork` says more, such as the layer. Several networks in a list are
         joined, each with its share of the loss.
-    center_features : bool, default=True
+    normalize_features : bool, default=True
         Whether the mean features of (at most 4,096) training images are subtracted from what
         `encoder="features"` takes; no other encoder is affected. Features that all are positive,
         as those of "alexnet", stop that encoder from learning. The paper does not subtract it.

@@ -201,7 +201,8 @@ def _put_together(estimator: Any, tensors: Tensors) -> None:
     on_meta = torch.device("meta")
     place: Any = torch.random.fork_rng() if callable(encoder) else on_meta
     with place:
-        estimator.encoder_ = make_encoder(encoder, n_features, canvas_size, z)
+        mean = torch.empty(n_features) if structure["normalize_features"] else None
+        estimator.encoder_ = make_encoder(encoder, n_features, canvas_size, z, mean)
     with on_meta:
         variance_head = nn.Linear(estimator.encoder_.head.in_features, z)
     estimator.encoder_ = _filled(estimator.encoder_, parts["encoder_"])

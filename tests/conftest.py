@@ -10,9 +10,14 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import pytest
 from hypothesis import settings
+from threadpoolctl import threadpool_limits
 
 from skfp import FeaturePredictionEncoder, PerceptualAutoencoder, PixelAutoencoder
 from skfp.datasets import fetch_lunarlander
+
+# Plugins of pytest may have loaded numpy before; with other threads it rounds otherwise, and a test
+# would not learn the same as a process it starts.
+threadpool_limits(int(os.environ["OMP_NUM_THREADS"]))
 
 # The suite tries the same cases each time; `make fuzz` takes the other profile, and new ones.
 _profile = {"deadline": None, "database": None, "print_blob": True}

@@ -65,7 +65,7 @@ class TestTorch:
         before = encoder.transform(X)
         module = encoder.to_torch()
         assert not module.training
-        optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
+        optimizer = torch.optim.SGD(module.parameters(), lr=0.01)
 
         for _ in range(3):
             optimizer.zero_grad()

@@ -7,12 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from benchmarks.methods import PROCEDURES, STYLES
 from benchmarks.records import fingerprint
-from benchmarks.report.numbers import DATASETS, name_machine
+from benchmarks.report.numbers import DATASETS, name_machine, record_paths
 from benchmarks.report.tables import MISSING
 from benchmarks.roles import BUDGETS
 
@@ -45,20 +46,28 @@ def read_trials(folder: Path) -> list[Trial]:
     Raises
     ------
     ValueError
-        If two records are of the same curve.
+        If a record lacks something, or two are of the same curve.
     """
     trials: dict[str, Trial] = {}
-    for path in sorted(path for path in folder.rglob("*.json") if not path.name.startswith(".")):
+    for path in record_paths(folder):
         record = json.loads(path.read_text("utf-8"))
         if "patience" not in record["settings"]:
             continue
-        trial = Trial(record["dataset"], record["z"], record["settings"], path.parent, {})
-        trial = trials.setdefault(trial.name, trial)
-        if record["procedure"] in trial.records:
+        try:
+            trial = Trial(record["dataset"], record["z"], record["settings"], path.parent, {})
+            trial = trials.setdefault(trial.name, trial)
+            second = record["procedure"] in trial.records
+            trial.records[record["procedure"]] = record
+            _row(record), describe(trial)  # read all that will be shown
+        except (KeyError, TypeError) as error:
+            raise ValueError(
+                f"{path} is no record of `python -m benchmarks convergence` ({error!r}): move it "
+                "out of the folder."
+            ) from None
+        if second:
             raise ValueError(
                 f"{path} is the second record of its curve: move it out of the folder."
             )
-        trial.records[record["procedure"]] = record
     return [trials[name] for name in sorted(trials)]
 
 
@@ -67,21 +76,24 @@ def describe(trial: Trial) -> str:
     settings = trial.settings
     machines = {name_machine(record["machine"]) for record in trial.records.values()}
     stride = f", every {settings['stride']}th frame of a rollout" if settings["stride"] > 1 else ""
+    steps = {record["steps_per_epoch"] for record in trial.records.values()}
     return (
-        f"{trial.title}{stride}, of which the last fifth is for validation. The paper's settings; "
-        f"training ends after {settings['patience']} epochs without a better one, or after "
-        f"{settings['max_epochs']}. {'; '.join(sorted(machines))}."
+        f"{trial.title}{stride}, of which the last fifth is for validation. The paper's settings, "
+        f"with {' or '.join(f'{n:,}' for n in sorted(steps))} steps an epoch; training ends after "
+        f"{settings['patience']} epochs without a better one, or after {settings['max_epochs']}. "
+        f"{'; '.join(sorted(machines))}."
     )
 
 
 def relative_losses(record: Mapping) -> list[float]:
     """Return the validation loss by epoch, 1 after the first.
 
-    >>> relative_losses({"training": {"history": [{"valid_loss": 4.0}, {"valid_loss": 1.0}]}})
+    >>> record = {"training": {"history": [{"valid_loss": 4.0}, {"valid_loss": 1.0}]}}
+    >>> [float(loss) for loss in relative_losses(record)]
     [1.0, 0.25]
     """
-    losses = [row["valid_loss"] for row in record["training"]["history"]]
-    return [loss / losses[0] for loss in losses]
+    losses = np.array([row["valid_loss"] for row in record["training"]["history"]], dtype=float)
+    return list(losses / losses[0])  # NaN where training diverged
 
 
 def converged(record: Mapping) -> bool:
@@ -121,7 +133,7 @@ def _row(record: Mapping) -> dict[str, str]:
         str(training["n_epochs"]),
         str(training["best_epoch"]),
         "yes" if converged(record) else "no",
-        f"{min(losses):.3f}",
+        f"{np.nanmin(losses):.3f}",
         f"{losses[-1]:.3f}",
         f"{training['seconds'] / training['n_epochs']:.1f}",
         f"{training['seconds']:,.0f}",

@@ -34,12 +34,12 @@ TITLES = {
 }
 
 PROBES = [f"probe {layer_name(layers)}" for layers in HIDDEN_LAYERS]
-AVERAGED = ["test", "validation loss", "seconds per epoch", "epochs", "encoded images per second"]
-AVERAGED += PROBES
+AVERAGED = ["test", "validation loss", "seconds per epoch", "epochs", "best epoch"]
+AVERAGED += ["encoded images per second", *PROBES]
 ROW = ["procedure", "preset", "z"]
 OF_A_RUN = ("z", "random_state")  # other parameters are those of the whole row of a table
 COLUMNS = ["dataset", "settings", "fingerprint", *ROW, "repeat", "parameters", "selected"]
-COLUMNS += ["machine", "path", *AVERAGED]
+COLUMNS += ["machine", "path", "unlabelled", "labelled", "tested", *AVERAGED]
 
 
 def read_runs(folder: Path) -> pd.DataFrame:
@@ -53,7 +53,7 @@ def read_runs(folder: Path) -> pd.DataFrame:
         If a file is no record, two are of the same run, or runs of a row were trained with
         different parameters.
     """
-    paths = sorted(path for path in folder.rglob("*.json") if not path.name.startswith("."))
+    paths = record_paths(folder)
     if not paths:
         raise FileNotFoundError(
             f"No result records (*.json) below {str(folder)!r}: see `python -m benchmarks run -h`."
@@ -74,6 +74,11 @@ def read_runs(folder: Path) -> pd.DataFrame:
     return table
 
 
+def record_paths(folder: Path) -> list[Path]:
+    """Find every record below a folder, none that is being written."""
+    return sorted(path for path in folder.rglob("*.json") if not path.name.startswith("."))
+
+
 def name_machine(machine: Mapping) -> str:
     """Name what seconds depend on."""
     threads = machine.get("threads", machine["cores"])  # the first records did not tell
@@ -85,30 +90,45 @@ def _runs(record: Mapping, path: Path) -> list[dict]:
     """Make the rows of a record: one, or two of the CNN."""
     scale = PIXELS_PER_UNIT if TASKS[record["dataset"]] == "position" else 1
     probe, name, preset = record["probe"], record["procedure"], record["preset"] or ""
+    z = record["z"]
     TITLES[name], PRESETS[preset]  # a KeyError for what is unknown
-    shared = {k: v for k, v in (record["parameters"] or {}).items() if k not in OF_A_RUN}
+    shared = {k: v for k, v in record["parameters"].items() if k not in OF_A_RUN}
+    training, supervised = record["training"], METHODS[name].supervised
+    machine = name_machine(record["machine"])
+    if record["features_from_memory"]:
+        machine += ", features computed by another run"
     run = {
         "dataset": record["dataset"],
         "settings": record["settings"],
         "fingerprint": fingerprint(record["settings"]),
         "procedure": name,
         "preset": preset,
-        "z": record["z"],
+        "z": z,
         "repeat": record["repeat"],
         "parameters": fingerprint(shared),
-        "machine": name_machine(record["machine"]),
+        "machine": machine,
         "path": path,
+        "unlabelled": None if supervised else training["n_images"],
+        "labelled": probe["n_images"],
+        "tested": record["n_test_images"],
         "test": record["test_measure"] * scale,
         "validation loss": probe["validation_losses"][probe["selected"]],
         "selected": probe["selected"],
         "seconds per epoch": record["seconds_per_epoch"],
-        "epochs": record["training"].get("n_epochs"),
-        "encoded images per second": record["encoding"]["images_per_second"],
+        "epochs": training.get("n_epochs"),
+        "best epoch": training.get("best_epoch"),
+        "encoded images per second": record["encoding"]["images_per_second"] if z else None,
         **{f"probe {layers}": loss for layers, loss in probe["validation_losses"].items()},
     }
-    if name != "cnn":
+    if not supervised:
         return [run]
-    return [run | {"test": record["end_to_end_measure"] * scale}, run | {"procedure": CNN_PROBE}]
+    by_itself = {
+        "test": record["end_to_end_measure"] * scale,
+        "validation loss": training["validation_loss"],
+        "selected": None,
+        **dict.fromkeys(PROBES),
+    }
+    return [run | by_itself, run | {"procedure": CNN_PROBE}]
 
 
 def _check(runs: pd.DataFrame) -> None:
@@ -166,9 +186,12 @@ class Group(NamedTuple):
 
         The test images have no say in it.
         """
-        ranked = self.means.sort_values("validation loss", kind="stable").index
+        means = self.means
+        if self.dataset == "svhn":  # whose largest z is that of table I alone
+            means = means.drop(index=paper.TABLE_1_Z, level="z", errors="ignore")
+        ranked = means.sort_values("validation loss", kind="stable").index
         chosen = ranked[~ranked.droplevel("z").duplicated()]
-        best = self.means[self.means.index.isin(chosen)].copy()
+        best = means[means.index.isin(chosen)].copy()
         published = paper.TABLE_2.get(self.dataset, {})
         names = best.index.get_level_values("procedure")
         best[["paper", "paper std"]] = [published.get(name, (np.nan, np.nan)) for name in names]
@@ -176,12 +199,15 @@ class Group(NamedTuple):
 
 
 def group_runs(runs: pd.DataFrame) -> list[Group]:
-    """Put runs of the same data set and settings together, in the order of `DATASETS`."""
+    """Put runs of the same settings together, in the order of data sets and budgets."""
     groups = []
     for dataset in DATASETS:
         own = runs[runs["dataset"] == dataset]
         nothing = {"budget": "small", **BUDGETS[dataset]["small"]._asdict()}
-        for part in [part for _, part in own.groupby("fingerprint")] or [own]:
+        order = [*BUDGETS[dataset], "custom"]
+        parts = [part for _, part in own.groupby("fingerprint")]
+        parts.sort(key=lambda part: order.index(part["settings"].iloc[0]["budget"]))
+        for part in parts or [own]:
             settings = nothing if part.empty else part["settings"].iloc[0]
             groups.append(Group(dataset, settings, part, _means(part)))
     return groups
@@ -196,14 +222,15 @@ def _means(runs: pd.DataFrame) -> pd.DataFrame:
     by_row = runs.groupby(ROW)
     means = by_row[AVERAGED].mean().join(by_row[AVERAGED].std(ddof=0).add_suffix(" std"))
     means["repeats"] = by_row.size()
-    means["selected"] = by_row["selected"].agg(lambda names: " ".join(names.value_counts().index))
+    means["selected"] = by_row["selected"].agg(lambda names: ", ".join(names.value_counts().index))
 
-    sizes = sorted(set(runs["z"]) - {0}) or paper.Z
+    sizes = sorted({*paper.Z, *runs["z"]} - {0})
     rows = []
     for name in TITLES:
         method = METHODS["cnn" if name == CNN_PROBE else name]
-        presets = sorted(set(runs["preset"][runs["procedure"] == name]))
-        presets = presets or (presets_of(runs)[:1] if method.make_as_paper else [""])
+        presets = presets_of(runs) if method.make_as_paper else [""]
         rows += product([name], presets, sizes if method.z is None else [method.z])
     means = means.reindex(pd.MultiIndex.from_tuples(rows, names=ROW))
-    return means.fillna({"repeats": 0}).astype({"repeats": int})
+    # Of another z than the paper's, only what was run is of interest.
+    means = means[means["repeats"].notna() | means.index.isin([*paper.Z, 0], level="z")]
+    return means.fillna({"repeats": 0, "selected": ""}).astype({"repeats": int})

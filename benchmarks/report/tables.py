@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 import pandas as pd
 
 from benchmarks import paper
+from benchmarks.demo import PIXELS_PER_UNIT
 from benchmarks.report.numbers import AVERAGED, PRESETS, TITLES, Group
 
 MISSING = "-"
@@ -39,35 +40,57 @@ def shown_paper(row: Mapping) -> str:
 
 def table_2(group: Group) -> list[dict[str, str]]:
     """Lay out table II: the best z of each row, beside the paper's numbers."""
-    return [
+    table = [
         {
             "procedure": title(procedure, preset),
             "paper": shown_paper(row),
             group.measure: shown_measure(group, row),
+            **({"units": _number(row["test"] / PIXELS_PER_UNIT, ".3f")} if group.positions else {}),
             "z": str(z if z and row["repeats"] else MISSING),
             "s/epoch": shown(row, "seconds per epoch", 1),
-            "repeats": str(row["repeats"] or MISSING),
+            "repeats": _number_of_repeats(row["repeats"]),
         }
         for (procedure, preset, z), row in group.best().iterrows()
+    ]
+    if group.dataset in paper.STATE_OF_THE_ART:
+        accuracy = f"{paper.STATE_OF_THE_ART[group.dataset]:.2f}"
+        known = {"procedure": "state of the art then", "paper": accuracy}
+        table.append(dict.fromkeys(table[0], MISSING) | known)
+    return table
+
+
+def coverage(group: Group) -> list[dict[str, str]]:
+    """Lay out how many repeats there are at each z; one without an embedding counts at any."""
+    repeats = group.means["repeats"]
+    sizes = sorted({*repeats.index.unique("z")} - {0})
+    return [
+        {
+            "procedure": title(*row),
+            **{
+                f"z = {z}": _number_of_repeats(repeats.get((*row, z), repeats.get((*row, 0), 0)))
+                for z in sizes
+            },
+        }
+        for row in repeats.index.droplevel("z").drop_duplicates()
     ]
 
 
 def full_table(group: Group) -> list[dict[str, str]]:
-    """Lay out every procedure at every z, with the validation losses of all probes."""
+    """Lay out every z that a row was run with, and the validation losses of all probes."""
     return [
         {
             "procedure": title(procedure, preset),
             "z": str(z or MISSING),
             group.measure: shown_measure(group, row),
-            "repeats": str(row["repeats"] or MISSING),
+            "repeats": _number_of_repeats(row["repeats"]),
             **{
                 name: _number(row[name], ",.0f" if row[name] >= 1000 else ".4g")
                 for name in AVERAGED
                 if name != "test"
             },
-            "selected": row["selected"] if row["repeats"] else MISSING,
+            "selected": row["selected"] or MISSING,
         }
-        for (procedure, preset, z), row in group.means.iterrows()
+        for (procedure, preset, z), row in group.means[group.means["repeats"] > 0].iterrows()
     ]
 
 
@@ -90,19 +113,26 @@ def table_1(groups: Iterable[Group]) -> list[dict[str, str]]:
         ]
         missing = known | dict.fromkeys(("test accuracy", "repeats", "budget"), MISSING)
         table += rows or [missing]
-    return table
+    netzer = {"procedure": "Netzer et al. (2011)", "paper": f"{paper.TABLE_1_NETZER:.3f}"}
+    return [*table, missing | netzer]
 
 
 def to_csv(groups: Iterable[Group], best: bool = False) -> str:
     """Write the means of all groups, or those of the best z, as CSV; what is missing is empty."""
     tables = {
-        (group.dataset, group.settings["budget"], group.fingerprint): group.best()
+        (group.dataset, group.settings["budget"], group.fingerprint, group.measure): group.best()
         if best
         else group.means
         for group in groups
     }
-    return pd.concat(tables, names=["dataset", "budget", "settings"]).to_csv(lineterminator="\n")
+    names = ["dataset", "budget", "settings", "measure"]
+    return pd.concat(tables, names=names).to_csv(lineterminator="\n")
 
 
 def _number(value: float, form: str) -> str:
     return MISSING if pd.isna(value) else format(value, form)
+
+
+def _number_of_repeats(number: int) -> str:
+    """Write how many repeats there are, of as many as the paper has."""
+    return f"{number} of {paper.REPEATS}" if number else MISSING

@@ -49,7 +49,8 @@ def make_record(dataset, procedure, measure, loss, seconds=None, **changes):
         "repeat": 0,
         "seed": 0,
         "settings": SMALL,
-        "parameters": None if seconds is None else {"lr": 0.1, "z": 64, "random_state": 0},
+        "parameters": {"z": 64, "random_state": 0} | ({} if seconds is None else {"lr": 0.1}),
+        "features_from_memory": False,
         "machine": MACHINE,
         "training": {"n_images": 12_000, "seconds": 9.0} | (trained if seconds else {}),
         "encoding": {"n_images": 100, "seconds": 0.1, "images_per_second": 1000.0},
@@ -143,9 +144,10 @@ def test_table_2_has_mean_and_uncorrected_std_of_the_z_chosen_by_validation_loss
         "procedure": "feature prediction (I-F-FP)",
         "paper": "1.92 ± 0.22",
         "test distance, px": "3.00 ± 1.00",  # not the 1.00 of z = 128; ddof = 1 would give 1.41
+        "units": "0.094",
         "z": "64",
         "s/epoch": "12.0 ± 2.0",
-        "repeats": "2",
+        "repeats": "2 of 4",
     }
     # One repeat has no spread, and no epochs no time.
     assert table["feature prediction (I-F-FP), paper settings"]["test distance, px"] == "5.00"
@@ -157,6 +159,11 @@ def test_cnn_stands_beside_the_papers_number_with_its_own_predictions(groups):
     own, probed = table["simple CNN, trained on labels"], table["probes on that CNN's embedding"]
     assert (own["paper"], own["test distance, px"]) == ("8.10 ± 0.01", "8.00")
     assert (probed["paper"], probed["test distance, px"]) == ("-", "9.00")
+    # What the probes of its embedding lost is not what it lost.
+    measured = find(groups, "lunarlander").means.loc["cnn", "", 64]
+    assert measured["validation loss"] == 0.5
+    assert measured[numbers.PROBES].isna().all()
+    assert not measured["selected"]
 
 
 def test_missing_rows_are_shown_and_the_command_fills_them(folder, groups):
@@ -166,15 +173,23 @@ def test_missing_rows_are_shown_and_the_command_fills_them(folder, groups):
 
     defaults, paper_settings = words.group_commands(group, folder).splitlines()
     start = "python -m benchmarks run --dataset lunarlander --procedures"
-    end = f"--z 64 128 --repeats 2 --budget small --settings {{}} --out {folder / 'lunarlander'}"
-    every = "I-F-FP F-F-FP I-I-PS F-I-PS I-I-PW F-I-PW cnn frozen pca mean"
-    assert defaults == f"{start} {every} {end.format('defaults')}"
-    assert paper_settings == f"{start} I-F-FP {end.format('paper')}"
+    end = (
+        f"--z 64 128 256 --repeats 4 --budget small --settings {{}} --out {folder / 'lunarlander'}"
+    )
+    every = "I-F-FP F-F-FP I-I-PS F-I-PS I-I-PW F-I-PW"
+    assert defaults == f"{start} {every} cnn frozen pca mean {end.format('defaults')}"
+    assert paper_settings == f"{start} {every} {end.format('paper')}"
 
-    # At a z that only another row has, too.
+    # All that the paper ran is missing where it was not run.
     every = [(r["procedure"], r["z"], r["test distance, px"]) for r in tables.full_table(group)]
     assert ("perceptual autoencoder (I-I-PS)", "64", "4.00 ± 0.50") in every
-    assert ("perceptual autoencoder (I-I-PS)", "128", "-") in every
+    assert "perceptual autoencoder (I-I-PS), paper settings" not in {name for name, *_ in every}
+    repeats = by_procedure(tables.coverage(group))
+    own, of_paper = "perceptual autoencoder (I-I-PS)", "feature prediction (I-F-FP), paper settings"
+    assert list(repeats[own].values()) == [own, "2 of 4", "-", "-"]
+    assert list(repeats[of_paper].values()) == [of_paper, "1 of 4", "-", "-"]
+    assert list(repeats["frozen features, whitened PCA"].values())[1:] == ["2 of 4", "-", "-"]
+    assert list(repeats["no embedding: the mean"].values())[1:] == ["1 of 4"] * 3
     assert [z for procedure, z, _ in every if procedure.startswith("no embedding")] == ["-"]
 
 
@@ -199,9 +214,48 @@ def test_different_settings_are_never_mixed(folder, groups):
     assert small.name != large.name
     assert {settings["budget"] for settings in small.runs["settings"]} == {"small"}
     row = by_procedure(tables.table_2(large))["feature prediction (I-F-FP)"]
-    assert (row["test distance, px"], row["repeats"]) == ("1.50", "1")
+    assert (row["test distance, px"], row["repeats"]) == ("1.50", "1 of 4")
     # Both presets are of one group, and distinct rows.
     assert {"defaults", "paper"} == set(small.best().loc["I-F-FP"].index.unique("preset"))
+
+
+def test_table_1_is_not_a_row_of_table_2(tmp_path):
+    of_table_2 = make_record("svhn", "I-I-PS", 0.8, 0.4, 1.0, preset="paper", settings=PAPER)
+    of_table_1 = make_record("svhn", "I-I-PS", 0.9, 0.3, 1.0, preset="paper", settings=PAPER, z=500)
+    group = find(read_groups(write(tmp_path, [of_table_2, of_table_1])), "svhn", "paper")
+    row = by_procedure(tables.table_2(group))["perceptual autoencoder (I-I-PS), paper settings"]
+    assert (row["z"], row["test accuracy"]) == ("64", "0.800")
+    [command] = words.group_commands(group, tmp_path).splitlines()
+    assert "--z 64 128 256 " in command
+    # Nothing else of that z is missing.
+    assert [row["procedure"] for row in tables.full_table(group) if row["z"] == "500"] == [
+        "perceptual autoencoder (I-I-PS), paper settings"
+    ]
+    assert by_procedure(tables.table_2(group))["state of the art then"]["paper"] == "0.99"
+
+
+def test_images_are_counted_as_they_were_used(tmp_path):
+    record = moon("I-F-FP", 2.0, 0.1, 1.0)  # of a budget of 9,000 labelled and 2,250 test frames
+    group = read_groups(write(tmp_path, [record]))[0]
+    assert "12,000 unlabelled, 8,000 labelled, 2,000 tested" in words.describe(group)
+
+
+def test_times_without_the_computation_of_features_are_not_compared(tmp_path):
+    records = [
+        moon("I-F-FP", 2.0, 0.1, 1.0, features_from_memory=True),
+        moon("I-I-PS", 2.0, 0.1, 9.0),
+    ]
+    group = read_groups(write(tmp_path, records))[0]
+    assert "features computed by another run" in words.describe(group)
+    assert not any(text.startswith("An epoch") for text in words.orderings(group))
+
+
+def test_speed_of_encoding_is_compared(tmp_path):
+    slow = {"n_images": 100, "seconds": 0.4, "images_per_second": 250.0}
+    records = [moon("I-F-FP", 2.0, 0.1, 1.0), moon("F-I-PW", 2.0, 0.1, 1.0, encoding=slow)]
+    group = read_groups(write(tmp_path, records))[0]
+    [text] = [text for text in words.orderings(group) if text.startswith("Encoders of images")]
+    assert "embed 4.0 times as many images" in text
 
 
 def test_budget_of_ones_own_is_in_the_command(tmp_path):
@@ -233,8 +287,9 @@ def test_csv_files_hold_the_numbers(folder):
         "pixel autoencoder (I-I-PW)": "-",
         "perceptual autoencoder (I-I-PS), paper settings": "0.900",
         "feature prediction (I-F-FP)": "-",
+        "Netzer et al. (2011)": "-",
     }
-    assert list(table_1["paper"]) == [0.891, 0.913, 0.892]
+    assert list(table_1["paper"]) == [0.891, 0.913, 0.892, 0.897]
 
 
 def test_orderings_say_what_the_numbers_say(groups):
@@ -375,7 +430,7 @@ def test_page_holds_all_and_loads_nothing(folder, groups):
         for statement in words.orderings(group) if len(group.runs) else ():
             assert statement in page.text
     assert f"python -m benchmarks report {folder.as_posix()}" in page.text
-    assert page.tags.count("table") == 2 * 4 + 2  # for each group, for STL-10, and table I
+    assert page.tags.count("table") == 3 * 4 + 2  # for each group, for STL-10, and table I
 
 
 def test_markdown_has_the_tables_and_links_to_the_figures(folder, groups):
@@ -392,9 +447,9 @@ def test_readme_block(folder, groups):
     assert len(links) == 3
     assert all((root / link).exists() for link in links)
     assert "3.00 ± 1.00" in block
-    assert (
-        "| perceptual autoencoder (I-I-PS)             |  1.96 ± 0.18 |       4.00 ± 0.50 |"
-        in block
+    assert re.search(
+        r"\| perceptual autoencoder \(I-I-PS\) +\|  1.96 ± 0.18 \|       4.00 ± 0.50 \| 0.125 \|",
+        block,
     )
     assert "0.875" in block
     assert "0.900" not in block  # SVHN is not of the README
@@ -416,6 +471,7 @@ def curve(procedure, losses, **settings):
             "patience": 2,
             **settings,
         },
+        "steps_per_epoch": 3,
         "machine": MACHINE,
         "training": {
             "n_epochs": len(losses),
@@ -456,6 +512,7 @@ def test_convergence_below_the_folder_is_figure_9(tmp_path):
     assert "all images" in convergence.describe(all_images)
     assert "--budget paper --patience 2 --max-epochs 5" in convergence.command(all_images)
     assert "--images 1200" in convergence.command(few_images)
+    assert "with 3 steps an epoch" in convergence.describe(few_images)
 
     markdown = (tmp_path / "report" / "report.md").read_text("utf-8")
     for trial in (all_images, few_images):
@@ -464,6 +521,21 @@ def test_convergence_below_the_folder_is_figure_9(tmp_path):
             assert (tmp_path / "report" / f"{trial.name}{suffix}").stat().st_size > 1000
     html = (tmp_path / "report" / "report.html").read_text("utf-8")
     assert len(Page(html).loaded) == 3
+
+
+def test_a_loss_of_nan_is_a_gap_in_a_curve(tmp_path):
+    diverged = curve("I-F-FP", [4.0, 2.0])
+    diverged["training"]["history"].append({"valid_loss": None})
+    [trial] = convergence.read_trials(write(tmp_path, [diverged]))
+    [row] = [row for row in convergence.table(trial) if row["epochs"] == "2"]
+    assert row["least loss"] == "0.500"
+    assert np.isnan(convergence.draw(trial).axes[0].lines[0].get_ydata()[-1])
+
+
+def test_an_incomplete_curve_is_refused(tmp_path, capsys):
+    write(tmp_path, [*RECORDS[:1], without(curve("I-F-FP", [2.0, 1.0]), "training", "seconds")])
+    assert run(tmp_path) == 1
+    assert re.search(r"1.json is no record of .*convergence.*'seconds'", capsys.readouterr().err)
 
 
 def test_a_curve_that_is_there_twice_is_refused(tmp_path, capsys):

@@ -14,18 +14,19 @@ from threading import Event
 
 import numpy as np
 import pytest
+import torch
 from joblib import parallel_config
 from skorch.callbacks import Callback
 
 from benchmarks import backends
 from benchmarks.__main__ import main
 from benchmarks.cnn import SimpleCNN
-from benchmarks.methods import METHODS, was_interrupted
-from benchmarks.probes import HIDDEN_LAYERS, measure
+from benchmarks.methods import METHODS, WhitenedPCA, train, was_interrupted
+from benchmarks.probes import HIDDEN_LAYERS, TRAINING, measure
 from benchmarks.report import convergence
 from benchmarks.roles import BUDGETS, Budget, Roles, load_roles
 from benchmarks.run import Cell, make_cells, missing_cells, run_grid
-from skfp import PixelAutoencoder
+from skfp import FeaturePredictionEncoder, PixelAutoencoder
 from skfp.checkpoint import open_checkpoint
 
 ROOT = Path(__file__).parents[2]
@@ -117,6 +118,11 @@ def test_a_procedure_that_was_killed_goes_on_after_its_last_epoch(arguments, tmp
     assert without_times(continued) == without_times(uninterrupted)
     training = continued["training"]
     assert training["seconds"] > sum(row["seconds"] for row in training["history"])
+    assert not list(checkpoints.iterdir())
+
+    # Killed after its record was written, it leaves a checkpoint that nothing needs.
+    (checkpoints / Path(name).stem).mkdir()
+    assert main(broken_off) == 0
     assert not list(checkpoints.iterdir())
 
 
@@ -241,6 +247,24 @@ def test_every_setting_is_in_the_file_name():
     assert cell.file_name.startswith("svhn-I-F-FP-defaults-z64-0-")
 
 
+def test_defaults_and_probes_of_another_version_are_in_the_file_name(monkeypatch):
+    procedure = Cell("svhn", "I-F-FP", "defaults", 64, 0, Budget())
+    reference = procedure._replace(procedure="pca", preset=None)
+    before = {procedure.file_name, reference.file_name}
+    with monkeypatch.context() as patch:
+        patch.setitem(FeaturePredictionEncoder.__init__.__kwdefaults__, "lr", 0.5)
+        assert procedure.file_name not in before
+        assert reference.file_name in before
+    with monkeypatch.context() as patch:
+        patch.setattr(WhitenedPCA.__init__, "__defaults__", (7, None))
+        assert procedure.file_name in before
+        assert reference.file_name not in before
+    for name in TRAINING:
+        with monkeypatch.context() as patch:
+            patch.setitem(TRAINING, name, 0.125)
+            assert before.isdisjoint({procedure.file_name, reference.file_name})
+
+
 def test_a_cell_that_fails_does_not_take_others_with_it(arguments, tmp_path, capfd):
     # 45 images do not have 100 principal components.
     grid = ["--procedures", "pca", "mean", "--z", "100", "4", "--repeats", "1", "--n-jobs", "2"]
@@ -340,6 +364,40 @@ def test_the_cnn_learns_positions():
     by_chance = np.linalg.norm(test - positions[:150].mean(axis=0), axis=1).mean()
     assert measure(cnn, images[150:], test) < by_chance / 2
     assert cnn.validation_loss_ == min(row["valid_loss"] for row in cnn.history_)
+
+
+def test_a_cell_that_another_run_has_done_is_not_run_again(arguments, tmp_path, capsys):
+    alone = ["--procedures", "mean", "--z", "4", "--repeats", "1"]
+    assert main(arguments(tmp_path, *alone)) == 0
+    [path] = tmp_path.glob("*.json")
+    written = path.stat().st_mtime_ns
+    budget = Budget(45, 45, 30, max_epochs=1)
+    cells = make_cells("lunarlander", ["mean"], "defaults", [4], 1, budget._replace(stride=10))
+    assert [cell.file_name for cell in cells] == [path.name]
+    assert not run_grid(cells, None, tmp_path)
+    assert "done by another run" in capsys.readouterr().out
+    assert path.stat().st_mtime_ns == written
+
+
+class PoisonSecondEpoch(Callback):
+    def on_batch_begin(self, net, training, **kwargs):
+        if training and len(net.history) == 2:
+            with torch.no_grad():
+                next(net.module_.decoder.parameters()).fill_(float("nan"))
+
+
+@pytest.mark.filterwarnings("ignore:Training diverged")
+@pytest.mark.parametrize("max_epochs", [2, 3])
+def test_a_training_that_diverged_was_not_interrupted(noise, max_epochs):
+    encoder = PixelAutoencoder(
+        2, max_epochs=max_epochs, callbacks=[PoisonSecondEpoch()], random_state=0
+    )
+    training = train(encoder, noise(12, 64, 64, 3))
+    assert not was_interrupted(encoder)
+    assert json.loads(json.dumps(training, allow_nan=False)) == training
+    first, second = training["history"]
+    assert second["train_loss"] is None
+    assert training["best_epoch"] == first["epoch"] == 1
 
 
 class InterruptOnce(Callback):
