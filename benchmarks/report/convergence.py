@@ -116,15 +116,7 @@ def table(trial: Trial) -> list[dict[str, str]]:
     ]
 
 
-_COLUMNS = (
-    "epochs",
-    "best epoch",
-    "converged",
-    "least loss",
-    "last loss",
-    "s/epoch",
-    "training, s",
-)
+_COLUMNS = ("epochs", "best epoch", "converged", "least loss", "last loss")
 
 
 def _row(record: Mapping) -> dict[str, str]:
@@ -135,8 +127,6 @@ def _row(record: Mapping) -> dict[str, str]:
         "yes" if converged(record) else "no",
         f"{np.nanmin(losses):.3f}",
         f"{losses[-1]:.3f}",
-        f"{training['seconds'] / training['n_epochs']:.1f}",
-        f"{training['seconds']:,.0f}",
     )
     return dict(zip(_COLUMNS, cells, strict=True))
 

@@ -87,6 +87,7 @@ def orderings(group: Group) -> list[str]:
         *(_versus(group, rows, *pair) for pair in pairs if rows.keys() >= set(pair)),
         *(text for preset in presets for text in _times(group, preset)),
         *_encoding(group),
+        *_ended_early(group),
         *([f"No result yet: {'; '.join(lacking)}."] if lacking else []),
     ]
 
@@ -140,6 +141,17 @@ def _encoding(group: Group) -> list[str]:
     return [
         f"Encoders of images embed {share:.1f} times as many images a second as those of features. "
         "In the paper the difference is negligible."
+    ]
+
+
+def _ended_early(group: Group) -> list[str]:
+    """Say which procedures ran out of patience before they ran out of epochs."""
+    most = group.settings["max_epochs"]
+    return [
+        f"{_name(procedure, preset)}, z = {z}, ended after {row['epochs']:.0f} of {most} epochs, "
+        f"when its patience was over. Its best epoch was {row['best epoch']:.0f}."
+        for (procedure, preset, z), row in group.means[group.means["epochs"] < most].iterrows()
+        if procedure in PROCEDURES
     ]
 
 

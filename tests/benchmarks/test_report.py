@@ -250,6 +250,15 @@ def test_times_without_the_computation_of_features_are_not_compared(tmp_path):
     assert not any(text.startswith("An epoch") for text in words.orderings(group))
 
 
+def test_a_training_without_patience_left_is_told(tmp_path):
+    early = {"n_images": 12_000, "seconds": 9.0, "n_epochs": 4, "best_epoch": 2}
+    records = [moon("I-F-FP", 2.0, 0.1, 1.0, training=early), moon("I-I-PS", 2.0, 0.1, 1.0)]
+    said = words.orderings(read_groups(write(tmp_path, records))[0])
+    [text] = [text for text in said if "patience" in text]
+    assert "I-F-FP, z = 64, ended after 4 of 5 epochs" in text
+    assert text.endswith("Its best epoch was 2.")
+
+
 def test_speed_of_encoding_is_compared(tmp_path):
     slow = {"n_images": 100, "seconds": 0.4, "images_per_second": 250.0}
     records = [moon("I-F-FP", 2.0, 0.1, 1.0), moon("F-I-PW", 2.0, 0.1, 1.0, encoding=slow)]
@@ -476,7 +485,6 @@ def curve(procedure, losses, **settings):
         "training": {
             "n_epochs": len(losses),
             "best_epoch": 1 + int(np.argmin(losses)),
-            "seconds": 2.0 * len(losses),
             "history": [{"valid_loss": loss} for loss in losses],
         },
     }
@@ -497,11 +505,12 @@ def test_convergence_below_the_folder_is_figure_9(tmp_path):
     rows = {row.pop("procedure")[-7:-1]: row for row in convergence.table(all_images)}
     assert len(rows) == 6
     assert set(rows["I-I-PS"].values()) == {"-"}
-    expected = {"epochs": "4", "best epoch": "2", "converged": "yes", "s/epoch": "2.0"}
-    assert rows["F-F-FP"] == expected | {
+    assert rows["F-F-FP"] == {
+        "epochs": "4",
+        "best epoch": "2",
+        "converged": "yes",
         "least loss": "0.750",
         "last loss": "1.125",
-        "training, s": "8",
     }
     assert rows["I-F-FP"]["converged"] == "no"
     [axes] = convergence.draw(all_images).axes
@@ -533,9 +542,9 @@ def test_a_loss_of_nan_is_a_gap_in_a_curve(tmp_path):
 
 
 def test_an_incomplete_curve_is_refused(tmp_path, capsys):
-    write(tmp_path, [*RECORDS[:1], without(curve("I-F-FP", [2.0, 1.0]), "training", "seconds")])
+    write(tmp_path, [*RECORDS[:1], without(curve("I-F-FP", [2.0, 1.0]), "training", "n_epochs")])
     assert run(tmp_path) == 1
-    assert re.search(r"1.json is no record of .*convergence.*'seconds'", capsys.readouterr().err)
+    assert re.search(r"1.json is no record of .*convergence.*'n_epochs'", capsys.readouterr().err)
 
 
 def test_a_curve_that_is_there_twice_is_refused(tmp_path, capsys):
