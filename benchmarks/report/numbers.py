@@ -39,7 +39,15 @@ AVERAGED += ["encoded images per second", *PROBES]
 ROW = ["procedure", "preset", "z"]
 OF_A_RUN = ("z", "random_state")  # other parameters are those of the whole row of a table
 COLUMNS = ["dataset", "settings", "fingerprint", *ROW, "repeat", "parameters", "selected"]
-COLUMNS += ["machine", "path", "unlabelled", "labelled", "tested", *AVERAGED]
+COLUMNS += [
+    "machine",
+    "features from memory",
+    "path",
+    "unlabelled",
+    "labelled",
+    "tested",
+    *AVERAGED,
+]
 
 
 def read_runs(folder: Path) -> pd.DataFrame:
@@ -94,9 +102,6 @@ def _runs(record: Mapping, path: Path) -> list[dict]:
     TITLES[name], PRESETS[preset]  # a KeyError for what is unknown
     shared = {k: v for k, v in record["parameters"].items() if k not in OF_A_RUN}
     training, supervised = record["training"], METHODS[name].supervised
-    machine = name_machine(record["machine"])
-    if record["features_from_memory"]:
-        machine += ", features computed by another run"
     run = {
         "dataset": record["dataset"],
         "settings": record["settings"],
@@ -106,7 +111,8 @@ def _runs(record: Mapping, path: Path) -> list[dict]:
         "z": z,
         "repeat": record["repeat"],
         "parameters": fingerprint(shared),
-        "machine": machine,
+        "machine": name_machine(record["machine"]),
+        "features from memory": record["features_from_memory"],
         "path": path,
         "unlabelled": None if supervised else training["n_images"],
         "labelled": probe["n_images"],

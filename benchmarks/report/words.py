@@ -25,13 +25,17 @@ def describe(group: Group) -> str:
     stride = settings["stride"]
     frames = f", every {stride}th frame of a rollout" if stride > 1 else ""
     text = f"Images: {images}{frames}; at most {settings['max_epochs']} epochs. {machines}."
-    if not _one_machine(group):
-        text += " Times are of different machines and cannot be compared."
-    return text
+    return " ".join(filter(None, (text, _why_times_differ(group))))
 
 
-def _one_machine(group: Group) -> bool:
-    return group.runs["machine"][group.runs["seconds per epoch"].notna()].nunique() < 2
+def _why_times_differ(group: Group) -> str:
+    """Say why times of a group cannot be compared; nothing if they can."""
+    timed = group.runs[group.runs["seconds per epoch"].notna()]
+    if timed["machine"].nunique() > 1:
+        return "Times are of different machines and cannot be compared."
+    if timed["features from memory"].any():
+        return "Features came from memory: times lack their computation and cannot be compared."
+    return ""
 
 
 def run_command(
@@ -114,10 +118,10 @@ def _versus(group: Group, rows: Mapping, first: tuple[str, str], second: tuple[s
 
 
 def _times(group: Group, preset: str) -> list[str]:
-    """Compare seconds per epoch at equal z, if all are of one machine."""
+    """Compare seconds per epoch at equal z, if that can be said."""
     seconds = group.means["seconds per epoch"].unstack(["procedure", "preset"])
     fast, slow = ("I-F-FP", preset), ("I-I-PS", preset)
-    if not _one_machine(group) or not {fast, slow} <= set(seconds):
+    if _why_times_differ(group) or not {fast, slow} <= set(seconds):
         return []
     ratios = (seconds[fast] / seconds[slow]).dropna()
     text = (
@@ -131,11 +135,11 @@ def _times(group: Group, preset: str) -> list[str]:
 
 
 def _encoding(group: Group) -> list[str]:
-    """Compare how fast encoders of features and of images embed, if all are of one machine."""
+    """Compare how fast encoders of features and of images embed, if that can be said."""
     speed = group.means["encoded images per second"].dropna()
     names = speed.index.get_level_values("procedure")
     features, images = (speed[names.isin(PROCEDURES) & names.str.startswith(i)] for i in "FI")
-    if not _one_machine(group) or features.empty or images.empty:
+    if _why_times_differ(group) or features.empty or images.empty:
         return []
     share = images.mean() / features.mean()
     return [

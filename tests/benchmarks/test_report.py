@@ -246,7 +246,7 @@ def test_times_without_the_computation_of_features_are_not_compared(tmp_path):
         moon("I-I-PS", 2.0, 0.1, 9.0),
     ]
     group = read_groups(write(tmp_path, records))[0]
-    assert "features computed by another run" in words.describe(group)
+    assert "Features came from memory" in words.describe(group)
     assert not any(text.startswith("An epoch") for text in words.orderings(group))
 
 
