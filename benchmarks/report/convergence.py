@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
 from benchmarks.methods import PROCEDURES, STYLES
 from benchmarks.records import fingerprint
@@ -151,8 +151,11 @@ def draw(trial: Trial) -> Figure:
             **STYLES[name],
         )
     axes.set_xlabel("epoch")
-    axes.set_ylabel("validation loss, 1 after the first epoch")
-    axes.set_ylim(bottom=0)
+    axes.set_ylabel("validation loss, 1 after the first epoch, log scale")
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(color="0.92")
     axes.set_axisbelow(True)
