@@ -12,8 +12,7 @@ import math
 import shutil
 from pathlib import Path
 
-from benchmarks.methods import PROCEDURES, train_as_paper, was_interrupted
-from benchmarks.probes import VALIDATION_FRACTION
+from benchmarks.methods import PROCEDURES, split_as_paper, train_as_paper, was_interrupted
 from benchmarks.records import describe_machine, fingerprint, write_record
 from benchmarks.roles import BUDGETS, budget_name, load_role
 
@@ -70,7 +69,7 @@ def main(args: argparse.Namespace) -> None:
         training = train_as_paper(encoder, images)
         if was_interrupted(encoder):
             raise KeyboardInterrupt
-        n_trained = round((1 - VALIDATION_FRACTION) * len(images))
+        trained, _ = split_as_paper(images)
         record = {
             "dataset": args.dataset,
             "procedure": name,
@@ -79,7 +78,7 @@ def main(args: argparse.Namespace) -> None:
             "z": args.z,
             "seed": 0,
             "settings": settings,
-            "steps_per_epoch": math.ceil(n_trained / encoder.batch_size),
+            "steps_per_epoch": math.ceil(len(trained) / encoder.batch_size),
             "machine": describe_machine(),
             "training": training,
         }

@@ -242,8 +242,14 @@ def train_as_paper(transformer, images) -> dict:
 
     Parameters and what is returned are those of `train`.
     """
+    trained, judged = split_as_paper(images)
+    return train(transformer, trained, X_val=judged)
+
+
+def split_as_paper(images) -> tuple:
+    """Split images into those to train on and the last fifth, to judge epochs by."""
     n_valid = max(1, round(VALIDATION_FRACTION * len(images)))
-    return train(transformer, images[:-n_valid], X_val=images[-n_valid:])
+    return images[:-n_valid], images[-n_valid:]
 
 
 def was_interrupted(transformer) -> bool:

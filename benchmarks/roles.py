@@ -75,6 +75,24 @@ def budget_name(dataset: str, budget: Budget) -> str:
     return next(names, "custom")
 
 
+def budget_with_stride(dataset: str, stride: int) -> str:
+    """Name the budget that takes frames so far apart; the stride has no option of its own.
+
+    >>> budget_with_stride("lunarlander", 10), budget_with_stride("lunarlander", 1)
+    ('small', 'paper')
+    """
+    return "paper" if BUDGETS[dataset]["paper"].stride == stride else "small"
+
+
+def describe_stride(stride: int) -> str:
+    """Say which frames were taken, where not all are.
+
+    >>> describe_stride(10), describe_stride(1)
+    (', every 10th frame of a rollout', '')
+    """
+    return f", every {stride}th frame of a rollout" if stride > 1 else ""
+
+
 class Roles(NamedTuple):
     """The images of a data set by role, and what is to be found out about them.
 

@@ -75,13 +75,12 @@ class Cell(NamedTuple):
         return f"{self.name}-{fingerprint(facts)}.json"
 
     @property
-    def parameters(self) -> dict | None:
+    def parameters(self) -> dict:
         """All parameters that decide the embedding."""
         parameters = self.make().get_params()
-        # These say nothing of it: the last does so of encoders of features alone.
         idle = {"verbose", "describe", "memory", "checkpoint_dir"}
         if parameters.get("encoder") != "features":
-            idle.add("normalize_features")
+            idle.add("normalize_features")  # says nothing of other encoders
         return {name: value for name, value in parameters.items() if name not in idle}
 
     def make(

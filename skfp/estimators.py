@@ -335,9 +335,10 @@ class PerceptualAutoencoder(_ImageAutoencoder):
         :class:`LossNetwork` says more, such as the layer. Several networks in a list are
         joined, each with its share of the loss.
     normalize_features : bool, default=True
-        Whether the mean features of (at most 4,096) training images are subtracted from what
-        `encoder="features"` takes; no other encoder is affected. Features that all are positive,
-        as those of "alexnet", stop that encoder from learning. The paper does not subtract it.
+        Whether ``encoder="features"`` takes features less their mean over (at most 4,096) training
+        images, and normalises its hidden layer (LayerNorm); no other encoder is affected. Features
+        that all are positive, as those of "alexnet", otherwise push every hidden unit the same way
+        until none is active. The paper normalises nothing.
     image_shape : tuple of int or None, default=None
         (height, width), (height, width, channels) or (channels, height, width) of an image where X
         holds flattened rows. Rows without it are read as grey images as square as possible.
@@ -468,9 +469,10 @@ class PixelAutoencoder(_ImageAutoencoder):
         :class:`LossNetwork` says more, such as the layer. Several networks in a list are
         joined, each with its share of the loss.
     normalize_features : bool, default=True
-        Whether the mean features of (at most 4,096) training images are subtracted from what
-        `encoder="features"` takes; no other encoder is affected. Features that all are positive,
-        as those of "alexnet", stop that encoder from learning. The paper does not subtract it.
+        Whether ``encoder="features"`` takes features less their mean over (at most 4,096) training
+        images, and normalises its hidden layer (LayerNorm); no other encoder is affected. Features
+        that all are positive, as those of "alexnet", otherwise push every hidden unit the same way
+        until none is active. The paper normalises nothing.
     image_shape : tuple of int or None, default=None
         (height, width), (height, width, channels) or (channels, height, width) of an image where X
         holds flattened rows. Rows without it are read as grey images as square as possible.

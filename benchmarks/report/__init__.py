@@ -108,8 +108,8 @@ def document(
             if group.dataset == dataset:
                 parts += group_document(group, folder)
     options = "--budget paper --settings paper"
-    missing = (folder / "convergence").as_posix()
-    missing = f"python -m benchmarks convergence --dataset svhn --z 64 --out {missing}"
+    curves = (folder / "convergence").as_posix()
+    draw_curves = f"python -m benchmarks convergence --dataset svhn --z 64 --out {curves}"
     return [
         *parts,
         ("h2", f"Table I: SVHN, z = {paper.TABLE_1_Z}"),
@@ -118,7 +118,7 @@ def document(
         ("code", run_command(folder, "svhn", [*paper.TABLE_1], [paper.TABLE_1_Z], 1, options)),
         ("h2", "Figure 9: convergence"),
         *(part for trial in trials for part in trial_document(trial)),
-        *([] if trials else [("p", "No results yet. This makes them:"), ("code", missing)]),
+        *([] if trials else [("p", "No results yet. This makes them:"), ("code", draw_curves)]),
         ("h2", "This report"),
         ("code", f"python -m benchmarks report {folder.as_posix()}"),
     ]

@@ -9,13 +9,14 @@ from typing import NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
+from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
 from benchmarks.methods import PROCEDURES, STYLES
 from benchmarks.records import fingerprint
+from benchmarks.report.figure import scale_logarithmically
 from benchmarks.report.numbers import DATASETS, name_machine, record_paths
 from benchmarks.report.tables import MISSING
-from benchmarks.roles import BUDGETS
+from benchmarks.roles import BUDGETS, budget_with_stride, describe_stride
 
 
 class Trial(NamedTuple):
@@ -75,10 +76,10 @@ def describe(trial: Trial) -> str:
     """Say what all curves of a trial have in common."""
     settings = trial.settings
     machines = {name_machine(record["machine"]) for record in trial.records.values()}
-    stride = f", every {settings['stride']}th frame of a rollout" if settings["stride"] > 1 else ""
     steps = {record["steps_per_epoch"] for record in trial.records.values()}
     return (
-        f"{trial.title}{stride}, of which the last fifth is for validation. The paper's settings, "
+        f"{trial.title}{describe_stride(settings['stride'])}, of which the last fifth is for "
+        "validation. The paper's settings, "
         f"with {' or '.join(f'{n:,}' for n in sorted(steps))} steps an epoch; training ends after "
         f"{settings['patience']} epochs without a better one, or after {settings['max_epochs']}. "
         f"{'; '.join(sorted(machines))}."
@@ -152,10 +153,7 @@ def draw(trial: Trial) -> Figure:
         )
     axes.set_xlabel("epoch")
     axes.set_ylabel("validation loss, 1 after the first epoch, log scale")
-    axes.set_yscale("log")
-    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-    axes.yaxis.set_minor_formatter(NullFormatter())
+    scale_logarithmically(axes, StrMethodFormatter("{x:g}"))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(color="0.92")
     axes.set_axisbelow(True)
@@ -166,10 +164,9 @@ def draw(trial: Trial) -> Figure:
 
 def command(trial: Trial) -> str:
     """Write the command that makes a trial or, as it skips what is there, completes it."""
-    settings, known = trial.settings, BUDGETS[trial.dataset]
-    base = "paper" if settings["stride"] == known["paper"].stride else "small"
-    n_images = settings["n_unlabelled"]
-    own = "" if n_images == known[base].n_unlabelled else f" --images {n_images}"
+    settings = trial.settings
+    base, n_images = budget_with_stride(trial.dataset, settings["stride"]), settings["n_unlabelled"]
+    own = "" if n_images == BUDGETS[trial.dataset][base].n_unlabelled else f" --images {n_images}"
     return (
         f"python -m benchmarks convergence --dataset {trial.dataset} --z {trial.z} --budget {base}"
         f"{own} --patience {settings['patience']} --max-epochs {settings['max_epochs']} "

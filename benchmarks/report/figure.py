@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pandas as pd
 from matplotlib import rc_context
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
+from matplotlib.ticker import Formatter, LogLocator, NullFormatter, ScalarFormatter
 
 from benchmarks.methods import PROCEDURES, STYLES
 from benchmarks.report.numbers import DATASETS, Group
@@ -68,10 +69,7 @@ def draw(group: Group) -> Figure:
             handles.append(line)
 
     if group.positions:
-        axes.set_yscale("log")
-        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes.yaxis.set_major_formatter(ScalarFormatter())
-        axes.yaxis.set_minor_formatter(NullFormatter())
+        scale_logarithmically(axes, ScalarFormatter())
         axes.set_ylabel("test distance in pixels, log scale (lower is better)")
     else:
         axes.set_ylabel("test accuracy (higher is better)")
@@ -88,6 +86,14 @@ def _marker(procedure: str, preset: str) -> dict:
     style = STYLES[procedure]
     face = "white" if preset == "paper" else style["color"]
     return {**style, "linestyle": "none", "markerfacecolor": face, "markeredgewidth": 1.5}
+
+
+def scale_logarithmically(axes: Axes, formatter: Formatter) -> None:
+    """Label 1, 2 and 5 of every decade of a logarithmic y-axis."""
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter(formatter)
+    axes.yaxis.set_minor_formatter(NullFormatter())
 
 
 def save(figure: Figure, path: str | Path) -> None:

@@ -9,7 +9,7 @@ from benchmarks import paper
 from benchmarks.methods import METHODS, PROCEDURES
 from benchmarks.report.numbers import PRESETS, TITLES, Group, presets_of
 from benchmarks.report.tables import shown_measure, shown_paper
-from benchmarks.roles import BUDGETS
+from benchmarks.roles import BUDGETS, budget_with_stride, describe_stride
 
 # Each is held against the other: is PW far worse, is feature prediction as good as PS?
 PAIRS = (("I-I-PW", "I-I-PS"), ("I-F-FP", "I-I-PS"), ("I-F-FP", "F-F-FP"), ("I-F-FP", "frozen"))
@@ -22,8 +22,7 @@ def describe(group: Group) -> str:
         f"{' or '.join(f'{n:,.0f}' for n in group.runs[role].dropna().unique()) or 'no'} {role}"
         for role in ("unlabelled", "labelled", "tested")
     )
-    stride = settings["stride"]
-    frames = f", every {stride}th frame of a rollout" if stride > 1 else ""
+    frames = describe_stride(settings["stride"])
     text = f"Images: {images}{frames}; at most {settings['max_epochs']} epochs. {machines}."
     return " ".join(filter(None, (text, _why_times_differ(group))))
 
@@ -67,8 +66,7 @@ def _budget_options(group: Group) -> str:
     settings, known = group.settings, BUDGETS[group.dataset]
     if settings["budget"] in known:
         return f"--budget {settings['budget']}"
-    # Numbers in place of those of a budget with this stride, which has no option of its own.
-    base = "paper" if known["paper"].stride == settings["stride"] else "small"
+    base = budget_with_stride(group.dataset, settings["stride"])
     options = f"--budget {base} --max-epochs {settings['max_epochs']}"
     numbers = [settings[f"n_{role}"] for role in ("unlabelled", "labelled", "test")]
     return options if None in numbers else f"{options} --images {' '.join(map(str, numbers))}"
