@@ -12,13 +12,13 @@ from skorch.helper import predefined_split
 from torch import nn
 
 from benchmarks.probes import TASKS, VALIDATION_FRACTION
-from skfp.coders import ImageEncoder
-from skfp.heap import keep_freed_memory
-from skfp.images import check_images
-from skfp.preprocessing import Canvas
-from skfp.progress import make_progress
-from skfp.targets import Features
-from skfp.training import TrainingSet, finished_epochs, whole_batch
+from skfp._data.image_set import check_images
+from skfp._data.preprocess import Preprocess
+from skfp._features.extractor import FeatureStore
+from skfp._networks.encoders import ImageEncoder
+from skfp._training.net import TrainingSet, completed_epochs, whole_batch
+from skfp._training.progress import make_progress
+from skfp._utils.malloc import keep_freed_memory
 
 HIDDEN = 256
 ENCODED_AT_ONCE = 256
@@ -100,14 +100,14 @@ class SimpleCNN(TransformerMixin, BaseEstimator):
             n_outputs = targets.shape[1]
             net_class, criterion = NeuralNetRegressor, nn.MSELoss
         ((train_rows, valid_rows),) = TASKS[self.task].split(images, targets)
-        pixels, labels = check_images(images), Features(targets)
+        pixels, labels = check_images(images), FeatureStore(targets)
         train, valid = (TrainingSet(pixels, labels, rows) for rows in (train_rows, valid_rows))
 
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        canvas = Canvas(pixels.format.size)
+        canvas = Preprocess(pixels.format.size)
         with keep_freed_memory(), torch.random.fork_rng():
             torch.manual_seed(self.random_state)
-            encoder = ImageEncoder(canvas.canvas_size, self.z)
+            encoder = ImageEncoder(canvas.output_size, self.z)
             self.embed_ = nn.Sequential(canvas, encoder)
             self.network_ = nn.Sequential(
                 self.embed_,
@@ -140,7 +140,7 @@ class SimpleCNN(TransformerMixin, BaseEstimator):
         self.network_.eval()
         self.device_ = device
         self.n_parameters_ = sum(p.numel() for p in self.network_.parameters())
-        self.history_ = finished_epochs(net)
+        self.history_ = completed_epochs(net)
         if not self.history_:
             raise KeyboardInterrupt("Interrupted before the first epoch was over.")
         best = min(self.history_, key=lambda row: row["valid_loss"])

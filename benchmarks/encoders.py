@@ -25,7 +25,7 @@ def main(args: argparse.Namespace) -> None:
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    from skfp.coders import IMAGE_ENCODERS, ImageEncoder, fold_batch_norm
+    from skfp._networks.encoders import IMAGE_ENCODERS, ImageEncoder, fold_batch_norm
 
     encoders = {
         name: ImageEncoder((SIDE, SIDE), args.z, channels).eval()

@@ -33,8 +33,8 @@ from benchmarks.records import (
     write_record,
 )
 from skfp import FeaturePredictionEncoder
+from skfp._utils.tensor_file import read_tensors
 from skfp.datasets import fetch_lunarlander
-from skfp.tensorfile import read_tensors
 
 EPOCHS = 6
 

@@ -30,7 +30,7 @@ from benchmarks.records import (
     write_record,
 )
 from benchmarks.roles import TASKS, Budget, Roles, load_roles
-from skfp.targets import COMPONENT_SAMPLE
+from skfp._features.extractor import PROJECTION_SAMPLE
 
 DATASETS = {"lunarlander": "LunarLander", "fashion-mnist": "Fashion-MNIST"}
 SIDE = 64
@@ -283,7 +283,7 @@ class Frozen:
     """
 
     def __init__(self, loss_network: list, z: int, memory: Path) -> None:
-        from skfp.loss_network import load_loss_network
+        from skfp._loss_network import load_loss_network
 
         self.network = load_loss_network(loss_network)
         self.z = z
@@ -310,14 +310,14 @@ class Frozen:
     def _look(self, images: np.ndarray, keep: bool = True) -> Any:
         import torch
 
-        from skfp.images import check_images
-        from skfp.preprocessing import Canvas
-        from skfp.targets import look
+        from skfp._data.image_set import check_images
+        from skfp._data.preprocess import Preprocess
+        from skfp._features.extractor import look
 
         stored = check_images(images)
         return look(
             stored,
-            Canvas(stored.format.size),
+            Preprocess(stored.format.size),
             self.network,
             torch.device("cpu"),
             self.memory if keep else None,
@@ -381,7 +381,7 @@ def summary(records: Sequence[Mapping], dataset: str) -> list[dict]:
                 },
                 # Not timed in fit, which may find them in the cache.
                 "features_seconds": statistics.median(
-                    (r["training"]["n_images"] + COMPONENT_SAMPLE) / r["embedding"]["frozen"]
+                    (r["training"]["n_images"] + PROJECTION_SAMPLE) / r["embedding"]["frozen"]
                     for r in trained
                 ),
                 "training_seconds": statistics.median(r["training"]["seconds"] for r in trained),
@@ -446,7 +446,7 @@ def readme_block(root: Path, folder: Path) -> str:
         f"images and were tested on at most {settings['test']:,}. ± is the standard deviation over "
         "seeds; the gain is that of the most epochs, seed by seed. Training does not count the "
         "features, which are computed once per set of images: their time is that of the frozen "
-        f"network over all unlabelled images, and over {COMPONENT_SAMPLE:,} of them again to find "
+        f"network over all unlabelled images, and over {PROJECTION_SAMPLE:,} of them again to find "
         f"the components. {THREADS} thread on {machine['cpu']}."
     )
     picture = (

@@ -28,10 +28,10 @@ from benchmarks.probes import (
     validation_losses,
 )
 from skfp import FeaturePredictionEncoder, PerceptualAutoencoder, PixelAutoencoder
-from skfp.checkpoint import open_checkpoint
-from skfp.images import check_images
-from skfp.loss_network import load_loss_network
-from skfp.preprocessing import Canvas
+from skfp._data.image_set import check_images
+from skfp._data.preprocess import Preprocess
+from skfp._loss_network import load_loss_network
+from skfp._training.checkpoint import open_checkpoint
 
 BATCH = 512
 
@@ -51,7 +51,7 @@ class LossNetworkFeatures:
     def __call__(self, images) -> np.ndarray:
         """Return the features of uint8 images, (n, height, width, 3) or (n, height, width)."""
         pixels = check_images(images)
-        return self.network(Canvas(pixels.format.size)(pixels.read(slice(None)))).numpy()
+        return self.network(Preprocess(pixels.format.size)(pixels.read(slice(None)))).numpy()
 
 
 class WhitenedPCA(TransformerMixin, BaseEstimator):

@@ -127,7 +127,7 @@ def predict(costs: Costs, n_images: int, n_epochs: int, machine: Machine) -> Pre
 
     Targets are computed in one pass over the images, and every epoch is another. Images are read
     batch by batch from the disk, where embeddings go too; targets that take more than
-    `skfp.targets.MAX_BYTES_IN_MEMORY` are there as well.
+    `skfp._features.extractor.MAX_BYTES_IN_MEMORY` are there as well.
 
     Examples
     --------
@@ -136,7 +136,7 @@ def predict(costs: Costs, n_images: int, n_epochs: int, machine: Machine) -> Pre
     >>> predict(costs, 1000, 2, box)
     Prediction(pretraining=16.0, embedding=5.0, memory=21000, disk=40000, money=21.0)
     """
-    from skfp.targets import MAX_BYTES_IN_MEMORY
+    from skfp._features.extractor import MAX_BYTES_IN_MEMORY
 
     def one_pass(seconds: float, speed: float) -> float:
         if machine.read is None:
@@ -239,12 +239,12 @@ def _costs(n_images: int, z: int) -> dict[str, float]:
     from torch import nn
 
     from skfp import FeaturePredictionEncoder
-    from skfp.cache import Cache
-    from skfp.devices import OnDevice, choose_device
-    from skfp.images import check_images
-    from skfp.loss_network import load_loss_network
-    from skfp.preprocessing import Canvas
-    from skfp.targets import View
+    from skfp._data.image_set import check_images
+    from skfp._data.preprocess import Preprocess
+    from skfp._features.cache import Cache
+    from skfp._features.extractor import FeatureExtractor
+    from skfp._loss_network import load_loss_network
+    from skfp._utils.devices import OnDevice, choose_device
 
     _warm_up()
     array = make_images(n_images)
@@ -256,9 +256,9 @@ def _costs(n_images: int, z: int) -> dict[str, float]:
 
     images = check_images(array)
     network = load_loss_network("alexnet")
-    canvas = Canvas(IMAGE_SHAPE[:2])
+    canvas = Preprocess(IMAGE_SHAPE[:2])
     see = OnDevice(nn.Sequential(canvas, network), choose_device("auto"))
-    view = View(images, see, network.n_features(canvas.canvas_size), Cache(None))
+    view = FeatureExtractor(images, see, network.n_features(canvas.output_size), Cache(None))
     finding, components = _timed(lambda: view.components("auto"))
     computing, targets = _timed(lambda: view.coefficients(components))
 

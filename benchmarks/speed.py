@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks.records import describe_machine, markdown_table, write_atomically, write_record
-from skfp.heap import keep_freed_memory
+from skfp._utils.malloc import keep_freed_memory
 
 OUT = Path("benchmarks/results/speed.json")
 PROCEDURES = ("I-F-FP", "F-F-FP", "I-I-PS", "F-I-PS", "I-I-PW", "F-I-PW")
@@ -296,13 +296,13 @@ class BareLoop:
     def __init__(self, fitted, images):
         import torch
 
-        from skfp.losses import ComponentPredictionLoss
-        from skfp.preprocessing import Canvas
+        from skfp._data.preprocess import Preprocess
+        from skfp._networks.losses import ComponentPredictionLoss
 
         self.fitted = fitted
         self.images = torch.from_numpy(images).permute(0, 3, 1, 2)
         size = images.shape[1:3]
-        self.canvas = Canvas(size)
+        self.canvas = Preprocess(size)
         self.loss = ComponentPredictionLoss(fitted.loss_network_.n_features(size))
         n_outputs = fitted.decoder_[-1].out_features
         self.targets = torch.randn(len(images), n_outputs + 1)  # the residual is the last column

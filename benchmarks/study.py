@@ -187,7 +187,7 @@ def _run(name: str, seed: int, settings: Mapping, frames: tuple, args: argparse.
 
 def _scaled_encoder() -> type:
     from skfp import FeaturePredictionEncoder
-    from skfp.targets import Components
+    from skfp._features.extractor import PCAProjection
 
     class ScaledEncoder(FeaturePredictionEncoder):
         """Predicts components scaled by a power of their standard deviation.
@@ -205,7 +205,7 @@ def _scaled_encoder() -> type:
             scale = std**-self.power
             # The loss keeps its size, so that the learning rate means the same.
             scale *= std.norm() / (scale * std).norm()
-            return Components(
+            return PCAProjection(
                 components.mean,
                 components.basis * scale[:, None],
                 components.explained_variance_ratio,

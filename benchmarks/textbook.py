@@ -17,7 +17,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
-from skfp.loss_network import load_loss_network
+from skfp._loss_network import load_loss_network
 
 IMAGE_SIZE = 64  # of LunarLander; the figures of the coders below are for this size
 CODE_SIZE = 2 * 2 * 256  # what four strided convolutions leave of it

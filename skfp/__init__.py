@@ -4,29 +4,30 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from skfp.displays import (
+    from ._autoencoders import PerceptualAutoencoder, PixelAutoencoder
+    from ._feature_prediction import FeaturePredictionEncoder
+    from ._image_loader import ImageLoader
+    from ._loss_network import LossNetwork, loss_networks
+    from .displays import (
         ConvergenceDisplay,
         EmbeddingDisplay,
         FeatureErrorDisplay,
         ReconstructionDisplay,
     )
-    from skfp.estimators import FeaturePredictionEncoder, PerceptualAutoencoder, PixelAutoencoder
-    from skfp.image_loader import ImageLoader
-    from skfp.loss_network import LossNetwork, loss_networks
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 
 _MODULES = {
-    "ConvergenceDisplay": "skfp.displays",
-    "EmbeddingDisplay": "skfp.displays",
-    "FeatureErrorDisplay": "skfp.displays",
-    "FeaturePredictionEncoder": "skfp.estimators",
-    "ImageLoader": "skfp.image_loader",
-    "LossNetwork": "skfp.loss_network",
-    "PerceptualAutoencoder": "skfp.estimators",
-    "PixelAutoencoder": "skfp.estimators",
-    "ReconstructionDisplay": "skfp.displays",
-    "loss_networks": "skfp.loss_network",
+    "ConvergenceDisplay": "displays",
+    "EmbeddingDisplay": "displays",
+    "FeatureErrorDisplay": "displays",
+    "FeaturePredictionEncoder": "_feature_prediction",
+    "ImageLoader": "_image_loader",
+    "LossNetwork": "_loss_network",
+    "PerceptualAutoencoder": "_autoencoders",
+    "PixelAutoencoder": "_autoencoders",
+    "ReconstructionDisplay": "displays",
+    "loss_networks": "_loss_network",
 }
 __all__ = [
     "ConvergenceDisplay",
@@ -43,9 +44,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    # Processes that only make data sets should not have to load torch.
+    # Data sets alone do not need torch, which takes seconds to import.
     if name in _MODULES:
-        return getattr(import_module(_MODULES[name]), name)
+        return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

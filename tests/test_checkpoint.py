@@ -14,7 +14,7 @@ from skorch.callbacks import Callback
 from torch import nn
 
 from skfp import FeaturePredictionEncoder, LossNetwork, PixelAutoencoder
-from skfp.tensorfile import read_tensors, write_tensors
+from skfp._utils.tensor_file import read_tensors, write_tensors
 
 
 class BreakOff(Callback):

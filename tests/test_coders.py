@@ -9,13 +9,13 @@ from sklearn.base import clone
 from torch import nn
 
 from skfp import FeaturePredictionEncoder, PixelAutoencoder
-from skfp.coders import (
+from skfp._networks.encoders import (
     IMAGE_ENCODERS,
+    CustomEncoder,
     FeatureDecoder,
     FeatureEncoder,
     ImageDecoder,
     ImageEncoder,
-    OwnEncoder,
     fold_batch_norm,
 )
 
@@ -173,7 +173,7 @@ class TestFoldBatchNorm:
         )
 
     def assert_same_folded(self, *layers):
-        encoder = OwnEncoder(lambda size: nn.Sequential(*layers), (64, 64), z=2)
+        encoder = CustomEncoder(lambda size: nn.Sequential(*layers), (64, 64), z=2)
         encoder(torch.rand(8, 3, 64, 64) * 3 - 1)
         encoder.eval()
         images = torch.rand(4, 3, 64, 64)
@@ -183,7 +183,7 @@ class TestFoldBatchNorm:
 
     def test_module_that_begins_with_batch_norm(self):
         trunk = nn.Sequential(nn.BatchNorm2d(3), nn.Conv2d(3, 4, 8, stride=8), nn.BatchNorm2d(4))
-        encoder = OwnEncoder(lambda size: trunk, (64, 64), z=2)
+        encoder = CustomEncoder(lambda size: trunk, (64, 64), z=2)
         encoder(torch.rand(8, 3, 64, 64) * 3 - 1)
         encoder.eval()
 

@@ -194,4 +194,6 @@ class TestThisPackage:
     def test_is_saved_by_skops_with_one_type_to_trust(self, images):
         data = skops.io.dumps(encoder().fit(images))
 
-        assert skops.io.get_untrusted_types(data=data) == ["skfp.estimators.PixelAutoencoder"]
+        assert skops.io.get_untrusted_types(data=data) == [
+            "skfp._feature_prediction.PixelAutoencoder"
+        ]

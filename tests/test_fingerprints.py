@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import nn
 
-from skfp.fingerprints import fingerprint_callable
+from skfp._utils.fingerprint import fingerprint_callable
 
 ROOT = Path(__file__).parents[1]
 SOURCE = """
@@ -95,7 +95,7 @@ class TestAlike:
     def test_in_another_process(self, tmp_path):
         """Where strings have another hash, and sets of them another order."""
         code = (
-            "import sys; from skfp.fingerprints import fingerprint_callable; names = {}; "
+            "import sys; from skfp._utils.fingerprint import fingerprint_callable; names = {}; "
             "exec(compile(sys.argv[1], 'x', 'exec'), names); "
             "print(fingerprint_callable(names['function']))"
         )

@@ -23,7 +23,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils import estimator_checks
 
 from skfp import FeaturePredictionEncoder
-from skfp.image_loader import ImageLoader
+from skfp._image_loader import ImageLoader
 
 SIDE = 48
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from skfp import FeaturePredictionEncoder, PixelAutoencoder
-from skfp.images import as_array, check_images, check_images_like
-from skfp.preprocessing import Canvas
+from skfp._data.image_set import as_array, check_images, check_images_like
+from skfp._data.preprocess import Preprocess
 
 HEIGHT, WIDTH = 20, 28
 
@@ -190,7 +190,7 @@ class TestRanges:
     def test_networks_see_the_unit_scale(self, rgb, name):
         X = RANGES[name][0](rgb / 255)
 
-        seen = Canvas((HEIGHT, WIDTH))(images_of(X).read(slice(0, 10)))[..., :HEIGHT, :WIDTH]
+        seen = Preprocess((HEIGHT, WIDTH))(images_of(X).read(slice(0, 10)))[..., :HEIGHT, :WIDTH]
 
         assert seen.dtype == torch.float32
         step = 1e-3 if name.startswith("int16") else 1e-4 if name == "uint16" else 1e-6
@@ -227,7 +227,7 @@ class TestRanges:
     def test_booleans_are_black_and_white(self, rgb):
         X = rgb[..., 0] > 127
 
-        seen = Canvas((HEIGHT, WIDTH))(images_of(X).read(slice(None)))
+        seen = Preprocess((HEIGHT, WIDTH))(images_of(X).read(slice(None)))
 
         np.testing.assert_array_equal(seen[:, 0, :HEIGHT, :WIDTH], X.astype(np.float32))
 
@@ -251,7 +251,7 @@ class TestTiling:
         X = noise(2, *size, 3)
         bottom, right = (max(64 - side, 0) for side in size)
 
-        canvas = Canvas(size)(images_of(X).read(slice(None)))
+        canvas = Preprocess(size)(images_of(X).read(slice(None)))
 
         expected = np.pad(X / 255, ((0, 0), (0, bottom), (0, right), (0, 0)), mode="wrap")
         assert canvas.shape[2:] == (max(64, size[0]), max(64, size[1]))
@@ -343,7 +343,7 @@ class TestFormat:
     def test_bytes_after_a_fit_on_floats(self, rgb):
         format = images_of(rgb / 255).format
 
-        seen = Canvas((HEIGHT, WIDTH))(check_images_like(rgb, format).read([0]))
+        seen = Preprocess((HEIGHT, WIDTH))(check_images_like(rgb, format).read([0]))
 
         np.testing.assert_allclose(
             seen[0, :, :HEIGHT, :WIDTH].permute(1, 2, 0), rgb[0] / 255, rtol=1e-6

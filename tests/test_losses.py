@@ -7,16 +7,16 @@ import pytest
 import torch
 from torch import nn
 
-from skfp.loss_network import FrozenNetwork
-from skfp.losses import (
+from skfp._data.preprocess import Preprocess
+from skfp._features.extractor import PCAProjection
+from skfp._loss_network import FrozenNetwork
+from skfp._networks.losses import (
     ComponentPredictionLoss,
     FeaturePredictionLoss,
     PerceptualLoss,
     PixelLoss,
     variational_term,
 )
-from skfp.preprocessing import Canvas
-from skfp.targets import Components
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ class TestPixelLoss:
         images = torch.full((1, 3, 64, 64), 51, dtype=torch.uint8)  # 51 / 255 is 0.2
         decoded = torch.full((1, 3, 64, 64), 0.5)
 
-        assert PixelLoss(Canvas((64, 64)))(decoded, images).item() == pytest.approx(0.09)
+        assert PixelLoss(Preprocess((64, 64)))(decoded, images).item() == pytest.approx(0.09)
 
 
 class TestPerceptualLoss:
@@ -77,7 +77,7 @@ class TestComponentPredictionLoss:
     def test_by_hand(self):
         # One image of three features (1, 5, 2), mean (1, 1, 0), one component (0, 1, 0):
         # its coefficient is 4, and the part outside the component is (0, 0, 2).
-        components = Components(
+        components = PCAProjection(
             mean=torch.tensor([1.0, 1.0, 0.0]),
             basis=torch.tensor([[0.0, 1.0, 0.0]]),
             explained_variance_ratio=torch.tensor(1.0),
@@ -98,7 +98,7 @@ class TestComponentPredictionLoss:
         predicted = random.normal(size=(6, k))
         expected = np.mean((predicted @ basis + mean - features) ** 2)
 
-        components = Components(
+        components = PCAProjection(
             *(torch.from_numpy(part).float() for part in (mean, basis)), torch.tensor(0.5)
         )
         targets = components(torch.from_numpy(features).float())
@@ -110,7 +110,7 @@ class TestComponentPredictionLoss:
         random = np.random.default_rng(1)
         features = torch.from_numpy(random.normal(size=(5, 12)))
         basis = torch.from_numpy(np.linalg.qr(random.normal(size=(12, 3)))[0].T.copy())
-        components = Components(features.mean(dim=0), basis, torch.tensor(0.5))
+        components = PCAProjection(features.mean(dim=0), basis, torch.tensor(0.5))
         compressed = torch.from_numpy(random.normal(size=(5, 3))).requires_grad_()
         full = compressed.detach().clone().requires_grad_()
 

@@ -14,9 +14,10 @@ from skorch.callbacks import Callback
 from torch import nn
 from torch.nn import functional as F
 
-from skfp import FeaturePredictionEncoder, PerceptualAutoencoder, PixelAutoencoder, processes
-from skfp.coders import FeatureDecoder, ImageEncoder
-from skfp.tensorfile import read_tensors, write_tensors
+from skfp import FeaturePredictionEncoder, PerceptualAutoencoder, PixelAutoencoder
+from skfp._networks.encoders import FeatureDecoder, ImageEncoder
+from skfp._utils import distributed as processes
+from skfp._utils.tensor_file import read_tensors, write_tensors
 
 ROOT = Path(__file__).parents[1]
 # Batches of 9, 9, 9, 9 and 1 images: of the last one, a process gets nothing. Learning rates are

@@ -209,7 +209,7 @@ class TestSkops:
         data = skops.io.dumps(of_table)
 
         untrusted = skops.io.get_untrusted_types(data=data)
-        assert untrusted == ["skfp.estimators.FeaturePredictionEncoder"]
+        assert untrusted == ["skfp._feature_prediction.FeaturePredictionEncoder"]
         assert_same(skops.io.loads(data, trusted=untrusted), of_table, table)
 
     def test_pipeline_in_a_file(self, frames, tmp_path):
@@ -220,7 +220,7 @@ class TestSkops:
         skops.io.dump(pipeline, tmp_path / "pipeline.skops")
 
         trusted = skops.io.get_untrusted_types(file=tmp_path / "pipeline.skops")
-        assert trusted == ["skfp.estimators.PixelAutoencoder"]
+        assert trusted == ["skfp._feature_prediction.PixelAutoencoder"]
         loaded = skops.io.load(tmp_path / "pipeline.skops", trusted=trusted)
         np.testing.assert_array_equal(loaded.predict_proba(frames), pipeline.predict_proba(frames))
 
@@ -228,7 +228,7 @@ class TestSkops:
         data = skops.io.dumps(PerceptualAutoencoder(z=7))
 
         trusted = skops.io.get_untrusted_types(data=data)
-        assert trusted == ["skfp.estimators.PerceptualAutoencoder"]
+        assert trusted == ["skfp._feature_prediction.PerceptualAutoencoder"]
         assert skops.io.loads(data, trusted=trusted).z == 7
 
 

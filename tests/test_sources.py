@@ -12,11 +12,11 @@ import zarr
 from PIL import Image
 from torch.utils.data import IterableDataset, Subset, TensorDataset
 
-import skfp.sources
+import skfp._data.sources
 from skfp import FeaturePredictionEncoder, PixelAutoencoder
-from skfp.images import as_array, check_images
-from skfp.sources import Source, as_source, to_device
-from skfp.targets import BATCH_SIZE
+from skfp._data.image_set import as_array, check_images
+from skfp._data.sources import Source, as_source, to_device
+from skfp._features.extractor import BATCH_SIZE
 
 N_IMAGES = 300
 
@@ -234,7 +234,7 @@ class TestReading:
         assert sum(stop - start for start, stop in rows.slices) == 2 * N_IMAGES
 
     def test_floats_are_looked_through_in_parts(self, images, monkeypatch):
-        monkeypatch.setattr(skfp.sources, "PART_BYTES", 10 * images[0].size * 8)
+        monkeypatch.setattr(skfp._data.sources, "PART_BYTES", 10 * images[0].size * 8)
         rows = RowsOnly(images / 255)
 
         check_images(as_array(rows))
@@ -250,7 +250,7 @@ class TestReading:
 
     @pytest.mark.parametrize("dtype", [np.uint8, np.float16, np.uint16])
     def test_held_on_a_device(self, images, monkeypatch, dtype):
-        monkeypatch.setattr(skfp.sources, "PART_BYTES", 1_000)
+        monkeypatch.setattr(skfp._data.sources, "PART_BYTES", 1_000)
         source = as_source(RowsOnly(images.astype(dtype)))
 
         held = to_device(source, torch.device("cpu"))

@@ -9,13 +9,13 @@ import pytest
 import torch
 from sklearn.decomposition import PCA
 
-import skfp.targets
+import skfp._features.extractor
 from skfp import FeaturePredictionEncoder
-from skfp.cache import Cache
-from skfp.images import check_images
-from skfp.loss_network import load_loss_network
-from skfp.preprocessing import Canvas
-from skfp.targets import Components, Features, View, compute
+from skfp._data.image_set import check_images
+from skfp._data.preprocess import Preprocess
+from skfp._features.cache import Cache
+from skfp._features.extractor import FeatureExtractor, FeatureStore, PCAProjection, compute
+from skfp._loss_network import load_loss_network
 
 
 @pytest.fixture
@@ -29,7 +29,9 @@ def features():
 
 @pytest.fixture
 def view(features):
-    return View(Features(features), torch.nn.Identity(), features.shape[1], Cache(None))
+    return FeatureExtractor(
+        FeatureStore(features), torch.nn.Identity(), features.shape[1], Cache(None)
+    )
 
 
 class TestComponents:
@@ -75,12 +77,12 @@ class TestComponents:
 
     def test_auto_takes_no_more_than_512(self):
         noise = np.random.default_rng(0).normal(size=(1500, 700)).astype(np.float32)
-        view = View(Features(noise), torch.nn.Identity(), 700, Cache(None))
+        view = FeatureExtractor(FeatureStore(noise), torch.nn.Identity(), 700, Cache(None))
         assert len(view.components("auto").basis) == 512
 
     def test_equal_features_have_finite_components(self):
-        rows = Features(np.full((6, 4), 0.5, dtype=np.float32))
-        components = View(rows, torch.nn.Identity(), 4, Cache(None)).components(2)
+        rows = FeatureStore(np.full((6, 4), 0.5, dtype=np.float32))
+        components = FeatureExtractor(rows, torch.nn.Identity(), 4, Cache(None)).components(2)
 
         coefficients = components(rows.read(slice(None)))
 
@@ -96,16 +98,18 @@ class TestComponents:
 
     def test_coefficients_are_not_mistaken_for_those_of_another_mean(self, features, tmp_path):
         cache = Cache(tmp_path, "these images")
-        view = View(Features(features), torch.nn.Identity(), features.shape[1], cache)
+        view = FeatureExtractor(
+            FeatureStore(features), torch.nn.Identity(), features.shape[1], cache
+        )
         components = view.components(3)
-        other = Components(components.mean + 1, components.basis, torch.tensor(1.0))
+        other = PCAProjection(components.mean + 1, components.basis, torch.tensor(1.0))
 
         for one in (components, other):
             rows = view.coefficients(one).read(slice(None))
             torch.testing.assert_close(rows, one(torch.from_numpy(features)))
 
     def test_residual_is_never_negative(self):
-        components = Components(
+        components = PCAProjection(
             torch.zeros(2), torch.tensor([[0.6, 0.8]]) * 1.0001, torch.tensor(1.0)
         )
 
@@ -115,7 +119,7 @@ class TestComponents:
 class TestCompute:
     def test_features_of_frames(self, frames):
         alexnet = load_loss_network("alexnet")
-        see = torch.nn.Sequential(Canvas((64, 64)), alexnet)
+        see = torch.nn.Sequential(Preprocess((64, 64)), alexnet)
 
         rows = compute(check_images(frames), see, 9_408)
 
@@ -125,10 +129,10 @@ class TestCompute:
             np.testing.assert_allclose(rows, alexnet(pixels), atol=1e-5)
 
     def test_more_images_than_a_batch_keep_their_order(self, monkeypatch):
-        monkeypatch.setattr(skfp.targets, "BATCH_SIZE", 4)
+        monkeypatch.setattr(skfp._features.extractor, "BATCH_SIZE", 4)
         rows = np.arange(22, dtype=np.float32).reshape(11, 2)
 
-        computed = compute(Features(rows), lambda batch: batch * 2, 2)
+        computed = compute(FeatureStore(rows), lambda batch: batch * 2, 2)
 
         np.testing.assert_array_equal(computed, rows * 2)
 
@@ -138,15 +142,15 @@ class TestCompute:
         )
         in_memory = encoder.fit_transform(frames)
 
-        monkeypatch.setattr(skfp.targets, "MAX_BYTES_IN_MEMORY", 1)
-        rows = compute(Features(np.ones((3, 2), np.float32)), torch.nn.Identity(), 2)
+        monkeypatch.setattr(skfp._features.extractor, "MAX_BYTES_IN_MEMORY", 1)
+        rows = compute(FeatureStore(np.ones((3, 2), np.float32)), torch.nn.Identity(), 2)
 
         assert isinstance(rows, np.memmap)
         np.testing.assert_array_equal(rows, 1)
         np.testing.assert_array_equal(encoder.fit_transform(frames), in_memory)
 
     def test_memory_does_not_grow_with_what_is_on_disk(self, monkeypatch, resident_bytes):
-        monkeypatch.setattr(skfp.targets, "MAX_BYTES_IN_MEMORY", 1)
+        monkeypatch.setattr(skfp._features.extractor, "MAX_BYTES_IN_MEMORY", 1)
         n_rows, n_values = 60_000, 1_000
         before = resident_bytes()
         held = []
@@ -156,7 +160,7 @@ class TestCompute:
             return batch.expand(-1, n_values)
 
         numbers = np.arange(n_rows, dtype=np.float32)
-        rows = Features(compute(Features(numbers[:, None]), widen, n_values))
+        rows = FeatureStore(compute(FeatureStore(numbers[:, None]), widen, n_values))
 
         for some in np.random.default_rng(0).permutation(n_rows).reshape(-1, 200):
             held.append(resident_bytes() - before)
@@ -166,7 +170,7 @@ class TestCompute:
 
     def test_full_disk(self, frames, monkeypatch, small_disk):
         monkeypatch.setattr(tempfile, "tempdir", str(small_disk))
-        monkeypatch.setattr(skfp.targets, "MAX_BYTES_IN_MEMORY", 1)
+        monkeypatch.setattr(skfp._features.extractor, "MAX_BYTES_IN_MEMORY", 1)
         encoder = FeaturePredictionEncoder(z=2, target_components=None, max_epochs=1)
 
         with pytest.raises(
@@ -216,7 +220,7 @@ class TestTargetComponents:
             for k in (2, 8, 16)
         ]
         # Untrained decoders predict about the mean features: equation 3 is their variance.
-        see = torch.nn.Sequential(Canvas((64, 64)), load_loss_network("alexnet"))
+        see = torch.nn.Sequential(Preprocess((64, 64)), load_loss_network("alexnet"))
         variance = compute(check_images(frames), see, 9_408).var(axis=0).mean()
 
         np.testing.assert_allclose(losses, -variance, rtol=0.2)

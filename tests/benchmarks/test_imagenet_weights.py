@@ -13,7 +13,7 @@ from torch import nn
 import skfp
 from benchmarks import imagenet_weights
 from skfp import LossNetwork
-from skfp.loss_network import load_loss_network
+from skfp._loss_network import load_loss_network
 
 EMBEDDED = Path(skfp.__file__).parent / "weights" / "alexnet_relu2.safetensors"
 

@@ -27,7 +27,7 @@ from benchmarks.report import convergence
 from benchmarks.roles import BUDGETS, Budget, Roles, load_roles
 from benchmarks.run import Cell, make_cells, missing_cells, run_grid
 from skfp import FeaturePredictionEncoder, PixelAutoencoder
-from skfp.checkpoint import open_checkpoint
+from skfp._training.checkpoint import open_checkpoint
 
 ROOT = Path(__file__).parents[2]
 

@@ -13,7 +13,7 @@ from torch import nn
 
 import skfp
 from skfp import FeaturePredictionEncoder, LossNetwork, PerceptualAutoencoder
-from skfp.loss_network import _catalogue, load_loss_network
+from skfp._loss_network import _catalogue, load_loss_network
 
 EARLY = LossNetwork(layer="features.1", pool=4)
 
@@ -148,7 +148,7 @@ class TestSeveral:
     def test_each_has_its_share_of_the_variance(self, frames):
         networks = [EARLY, LossNetwork(pool="avg", weight=3.0)]
         encoder = quick(networks, target_components=None).fit(frames)
-        pixels = encoder._canvas(torch.from_numpy(frames).permute(0, 3, 1, 2))
+        pixels = encoder._preprocess(torch.from_numpy(frames).permute(0, 3, 1, 2))
         variance = encoder.loss_network_(pixels).var(dim=0, correction=0)
         n_early = 64 * 4 * 4
         assert len(variance) == n_early + 192
@@ -157,7 +157,7 @@ class TestSeveral:
 
     def test_rows_are_the_networks_features_scaled(self, frames):
         encoder = quick([EARLY, "alexnet"]).fit(frames)
-        pixels = encoder._canvas(torch.from_numpy(frames).permute(0, 3, 1, 2))
+        pixels = encoder._preprocess(torch.from_numpy(frames).permute(0, 3, 1, 2))
         early = load_loss_network(EARLY)(pixels)
         scaled = encoder.loss_network_(pixels)[:, : early.shape[1]]
         ratio = scaled / early

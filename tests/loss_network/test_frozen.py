@@ -17,7 +17,7 @@ from torch import nn
 
 import skfp
 from benchmarks import imagenet_weights
-from skfp.loss_network import FrozenNetwork, LossNetwork, load_loss_network
+from skfp._loss_network import FrozenNetwork, LossNetwork, load_loss_network
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "alexnet_relu2.json").read_text())
 EMBEDDED = Path(skfp.__file__).parent / "weights" / "alexnet_relu2.safetensors"

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torchvision import models
 
 from skfp import FeaturePredictionEncoder, LossNetwork
-from skfp.loss_network import _weights, empty_loss_network, load_loss_network
+from skfp._loss_network import _weights, empty_loss_network, load_loss_network
 
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 

@@ -1,0 +1,1 @@
+"""Images in any accepted form, read batch by batch."""

@@ -1,0 +1,1 @@
+"""Features of the loss network: computed once per fit, projected, stored, cached."""

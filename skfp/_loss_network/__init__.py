@@ -1,0 +1,19 @@
+"""The loss network p: a frozen, pretrained network whose features say what matters in an image.
+
+`LossNetwork` describes one by plain values, `load_loss_network` makes it from the description.
+"""
+
+from .catalogue import loss_networks
+from .description import LossNetwork, describe, empty_loss_network, load_loss_network
+from .frozen import FrozenNetwork, JointNetwork, check_features
+
+__all__ = [
+    "FrozenNetwork",
+    "JointNetwork",
+    "LossNetwork",
+    "check_features",
+    "describe",
+    "empty_loss_network",
+    "load_loss_network",
+    "loss_networks",
+]

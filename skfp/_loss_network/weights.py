@@ -1,0 +1,122 @@
+"""Weights of pretrained networks: found in files, checked, and never allowed to run code."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import nn
+from torch.hub import download_url_to_file
+
+from skfp._utils.tensor_file import Tensors
+
+
+def fill(
+    network: nn.Module, file: Path, name: str, rename: Callable[[str], str] = lambda name: name
+) -> None:
+    """Give a network without weights those of a file.
+
+    Parameters
+    ----------
+    network : nn.Module
+        Any part of the network that the file is of; tensors that it lacks are left out.
+    file : Path
+        A safetensors file, or a state dict that `torch.save` has written.
+    name : str
+        What messages call the network.
+    rename : callable
+        Turns a name in the file into the network's.
+
+    Raises
+    ------
+    ValueError
+        If the file is missing, unreadable, holds other tensors or numbers that are not finite.
+    """
+    shapes = {key: tuple(tensor.shape) for key, tensor in network.state_dict().items()}
+    expected = "expected a safetensors file or a state dict with the tensors " + _enumerate(
+        [f"{key} of shape {shape}" for key, shape in shapes.items()]
+    )
+    if not file.is_file():
+        raise ValueError(f"There is no weights file {str(file)!r} for {name!r}: {expected}.")
+    try:
+        tensors = {rename(key): tensor for key, tensor in _read(file).items()}
+    except Exception as error:  # what is no file of weights may fail in any way
+        raise ValueError(
+            f"Cannot read the weights file {str(file)!r} for {name!r} ({error}): {expected}."
+        ) from error
+    found = {key: tuple(getattr(tensor, "shape", ())) for key, tensor in tensors.items()}
+    wrong = [
+        f"{key} is {found.get(key, 'missing')}"
+        for key, shape in shapes.items()
+        if found.get(key) != shape
+    ]
+    if wrong:
+        raise ValueError(
+            f"Wrong weights for {name!r} in {str(file)!r} ({_enumerate(wrong)}): {expected}."
+        )
+    state = {}
+    for key, empty in network.state_dict().items():
+        tensor = tensors[key]
+        if empty.is_floating_point() and not (
+            tensor.is_floating_point() and tensor.isfinite().all()
+        ):
+            raise ValueError(
+                f"Wrong weights for {name!r} in {str(file)!r}: {key} must hold finite "
+                f"floating-point numbers, got NaN, infinity or {tensor.dtype}."
+            )
+        # Copied, since what was read may still be a view of the file.
+        state[key] = tensor.to(empty.dtype, copy=True)
+    network.load_state_dict(state, assign=True)
+
+
+def _read(file: Path) -> Tensors:
+    if file.suffix == ".safetensors":
+        return load_file(file)
+    state: Any = torch.load(file, map_location="cpu", weights_only=True)
+    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
+        state = state["state_dict"]
+    if not isinstance(state, dict):
+        raise RuntimeError(f"it holds a {type(state).__name__} in place of a state dict")
+    return state
+
+
+def _enumerate(items: list[str], most: int = 4) -> str:
+    more = [f"and {len(items) - most} more"] if len(items) > most else []
+    return ", ".join(items[:most] + more)
+
+
+def download(url: str, name: str) -> Path:
+    """Find published weights in torch's cache, or download them there.
+
+    Parameters
+    ----------
+    url : str
+        Where they are published; the end of the file's name is the beginning of its SHA-256.
+    name : str
+        What messages call the network.
+
+    Returns
+    -------
+    file : Path
+
+    Raises
+    ------
+    FileNotFoundError
+        If they are not in the cache and cannot be downloaded.
+    """
+    file = Path(torch.hub.get_dir()) / "checkpoints" / os.path.basename(url)
+    if not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            download_url_to_file(url, str(file), file.stem.rpartition("-")[2], progress=False)
+        except (OSError, RuntimeError) as error:
+            raise FileNotFoundError(
+                f"The weights of {name!r} are not there and could not be downloaded ({error}). "
+                f"Get {url} elsewhere and put it where torch looks for it, as {str(file)!r}, or "
+                f"name a file of your own: LossNetwork({name!r}, weights=...)."
+            ) from error
+    return file

@@ -1,0 +1,1 @@
+"""Training with skorch: data set, net, schedule, best epoch, checkpoint."""
