@@ -2,16 +2,19 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test fuzz lint examples docs
+.PHONY: demo test test-all fuzz lint examples docs
 
 demo: .venv/benchmarks
 	$(BIN)/python -m benchmarks demo --out out/demo
 
 test: .venv/test
-	$(BIN)/python -m pytest -n auto --dist worksteal
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow"
+
+test-all: .venv/test
+	$(BIN)/python -m pytest -n auto --dist worksteal --hypothesis-profile=all
 
 fuzz: .venv/test
-	$(BIN)/python -m pytest tests/test_fuzz.py --hypothesis-profile=fuzz
+	$(BIN)/python -m pytest tests/data/test_fuzz.py --hypothesis-profile=fuzz
 
 lint: .venv/dev
 	$(BIN)/ruff check .

@@ -19,11 +19,12 @@ from skfp.datasets import fetch_lunarlander
 # would not learn the same as a process it starts.
 threadpool_limits(int(os.environ["OMP_NUM_THREADS"]))
 
-# The suite tries the same cases each time; `make fuzz` takes the other profile, and new ones.
+# `make test` and `make test-all` try the same cases each time, `make fuzz` new ones.
 _profile = {"deadline": None, "database": None, "print_blob": True}
-settings.register_profile("suite", max_examples=2_000, derandomize=True, **_profile)
+settings.register_profile("fast", max_examples=150, derandomize=True, **_profile)
+settings.register_profile("all", max_examples=2_000, derandomize=True, **_profile)
 settings.register_profile("fuzz", max_examples=50_000, **_profile)
-settings.load_profile("suite")
+settings.load_profile("fast")
 
 PROCEDURES = {
     "I-F-FP": (FeaturePredictionEncoder, "image"),

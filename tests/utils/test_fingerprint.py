@@ -16,7 +16,7 @@ from torch import nn
 
 from skfp._utils.fingerprint import fingerprint_callable
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SOURCE = """
 def function(x, names={"c", "b"}):
     def inner(y):

@@ -19,7 +19,7 @@ from skfp._networks.encoders import FeatureDecoder, ImageEncoder
 from skfp._utils import distributed as processes
 from skfp._utils.tensor_file import read_tensors, write_tensors
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 # Batches of 9, 9, 9, 9 and 1 images: of the last one, a process gets nothing. Learning rates are
 # low: the biases before BatchNorm have a gradient of rounding errors alone, of which Adam makes
 # steps of full length, in one process as in two.
