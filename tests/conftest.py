@@ -1,7 +1,9 @@
 """What tests share: real frames, the six procedures, and a way to look into training."""
 
+import contextlib
 import functools
 import os
+import subprocess
 
 # Networks of tests are small: threads cost them more than they bring, above all where joblib runs
 # several processes. Set before torch is imported, which reads it once; processes inherit it.
@@ -72,6 +74,26 @@ def resident_bytes():
             return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
     return read
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """Mount file systems of so many KiB, in memory."""
+    with contextlib.ExitStack() as stack:
+
+        def mount(kib, read_only=False):
+            folder = tmp_path / f"disk of {kib} KiB"
+            folder.mkdir()
+            options = f"size={kib}k{',ro' if read_only else ''}"
+            command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
+            try:
+                subprocess.run(command, check=True, capture_output=True)
+            except (OSError, subprocess.CalledProcessError) as error:
+                pytest.skip(f"needs to mount a file system: {error}")
+            stack.callback(subprocess.run, ["umount", "--lazy", str(folder)], check=True)
+            return folder
+
+        yield mount
 
 
 @pytest.fixture(scope="session", params=PROCEDURES)
