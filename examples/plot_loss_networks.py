@@ -3,9 +3,9 @@
 Which network to learn from
 ===========================
 
-The encoder learns to predict what a loss network sees. Which network that is, where it is cut and
-what is done with its features is described by a :class:`~skfp.LossNetwork`, whose parameters can be
-searched over like all others.
+The encoder learns to predict the features of a loss network. A :class:`~skfp.LossNetwork` says which
+network that is, where it is cut and what is done with its features. A search can vary its parameters
+like all others.
 """
 
 # %%
@@ -15,15 +15,15 @@ searched over like all others.
 # are first used. Any other model of torchvision or timm, and any module or function, may be a loss
 # network too.
 import matplotlib.pyplot as plt
+import pandas as pd
 from sklearn.model_selection import GridSearchCV
 from sklearn.neural_network import MLPRegressor
 from sklearn.pipeline import Pipeline
 
-import skfp
-from skfp import FeaturePredictionEncoder, LossNetwork
+from skfp import FeaturePredictionEncoder, LossNetwork, loss_networks
 from skfp.datasets import fetch_lunarlander
 
-print(skfp.loss_networks(measure=False))
+pd.DataFrame(loss_networks())
 
 # %%
 # Four candidates

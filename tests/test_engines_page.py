@@ -1,8 +1,7 @@
-"""The page on engines: its code does what it says."""
+"""The page on larger collections and more machines: its code does what it says."""
 
-import itertools
+import re
 import sys
-import textwrap
 import types
 from pathlib import Path
 
@@ -14,15 +13,13 @@ from sklearn.model_selection import GridSearchCV
 
 from skfp import FeaturePredictionEncoder
 
-PAGE = Path(__file__).parents[1] / "examples" / "docs" / "engines.rst"
+PAGE = Path(__file__).parents[1] / "examples" / "docs" / "scaling.md"
 
 
 def code_of(heading):
-    """The Python code below a heading of the page."""
-    section = PAGE.read_text("utf-8").split(f"\n{heading}")[1]
-    lines = section.split(".. code-block:: python\n")[1].split("\n")
-    code = itertools.takewhile(lambda line: not line or line.startswith(" "), lines)
-    return textwrap.dedent("\n".join(code))
+    """The first Python code below a heading of the page."""
+    section = PAGE.read_text("utf-8").split(f"# {heading}\n")[1]
+    return re.search(r"```python\n(.*?)```", section, re.DOTALL)[1]
 
 
 @pytest.fixture(scope="module")
@@ -37,10 +34,33 @@ def saved(encoder, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "heading", ["dask (", "ray (", "One fit on", "dask arrays (", "ray.data (", "Spark"]
+    "heading",
+    ["Searches on dask", "Searches on ray", "One fit on several devices"],
 )
 def test_is_code(heading):
     compile(code_of(heading), heading, "exec")
+
+
+def test_memory_maps(frames, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    np.save("images.npy", frames)
+    encoder = FeaturePredictionEncoder(z=128, max_epochs=1, random_state=0)
+    exec(code_of("Larger than memory"), {"np": np, "encoder": encoder})
+    np.testing.assert_allclose(
+        np.load("embedding.npy"), encoder.transform(frames), rtol=1e-4, atol=1e-5
+    )
+
+
+def test_dask_embeds_chunk_by_chunk(encoder, frames, tmp_path, monkeypatch):
+    da = pytest.importorskip("dask.array", reason="needs the extra dask")
+    monkeypatch.chdir(tmp_path)
+    da.from_array(frames, chunks=(9, 64, 64, 3)).to_zarr("images.zarr")
+    names = {"encoder": encoder}
+    exec(code_of("dask"), names)
+    assert names["embedding"].chunks == ((9, 7), (3,))
+    embedded = da.from_zarr("embedding.zarr").compute()
+    assert embedded.dtype == np.float32
+    np.testing.assert_allclose(embedded, encoder.transform(frames), rtol=1e-4, atol=1e-5)
 
 
 def test_spark_udf_embeds_batches_of_bytes(saved, encoder, frames, monkeypatch):
@@ -85,7 +105,7 @@ class TestRay:
         np.testing.assert_allclose(together, alone, rtol=1e-5)
 
     def test_map_batches(self, saved, encoder, frames, ray):
-        code = code_of("ray.data (").replace('"encoder', f'"{Path.cwd()}/encoder')
+        code = code_of("ray.data").replace('"encoder', f'"{Path.cwd()}/encoder')
         names = {"__name__": "__main__", "images": frames}
         exec(code, names)
         rows = names["embedding"].take_all()

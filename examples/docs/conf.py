@@ -1,5 +1,6 @@
-"""Sphinx configuration: the gallery of examples and the API pages."""
+"""Sphinx configuration: the user guide, the gallery of examples and the API pages."""
 
+import re
 from pathlib import Path
 
 import skfp
@@ -14,6 +15,7 @@ copyright = author
 extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
+    "myst_parser",
     "numpydoc",
     "sphinx_gallery.gen_gallery",
 ]
@@ -23,6 +25,10 @@ default_role = "literal"
 # The template of classes lists their methods in full.
 numpydoc_show_class_members = False
 autodoc_typehints = "none"
+
+myst_heading_anchors = 3
+# Quotes in text are mostly those of Python.
+smartquotes = False
 
 sphinx_gallery_conf = {
     "examples_dirs": str(_EXAMPLES),
@@ -34,5 +40,16 @@ sphinx_gallery_conf = {
 
 html_theme = "pydata_sphinx_theme"
 html_title = "skfp"
-html_theme_options = {"show_prev_next": False}
+# Without a table of contents on the right, tables have room.
+html_theme_options = {"show_prev_next": False, "secondary_sidebar_items": []}
 html_sidebars = {"**": ["sidebar-nav-bs"]}
+
+
+def _link_to_gallery(app, docname, source):
+    """Turn links to the source of an example, which work anywhere, into links to its page."""
+    source[0] = re.sub(r"\]\(\.\./(plot_\w+)\.py\)", r"](gallery/\1.rst)", source[0])
+
+
+def setup(app):
+    """Register what this guide adds to Sphinx."""
+    app.connect("source-read", _link_to_gallery)
