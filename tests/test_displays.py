@@ -1,4 +1,4 @@
-"""What the displays draw: data, labels, panels and colours, in own and in given axes."""
+"""Displays: the data, labels, panels and colours that they draw, in new and in given axes."""
 
 import itertools
 import subprocess
@@ -17,6 +17,7 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.manifold import TSNE
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import QuantileTransformer
+from torch.utils.data import TensorDataset
 
 from skfp import (
     FeaturePredictionEncoder,
@@ -104,6 +105,30 @@ class TestConvergenceDisplay:
         assert display.ax_.get_xlabel() == "Training time (s)"
         assert legend(display.ax_) == ["training", "validation (best: epoch 2)"]
 
+    def test_best_epoch_after_divergence(self):
+        rows = zip([3.0, 2.0, np.nan], [5.0, 4.0, np.nan], strict=True)
+        history = [
+            {"epoch": i, "train_loss": train, "valid_loss": valid, "seconds": 1.0}
+            for i, (train, valid) in enumerate(rows, start=1)
+        ]
+
+        display = ConvergenceDisplay(history=history).plot()
+
+        assert display.valid_line_.get_markevery() == [1]
+        assert legend(display.ax_) == ["training", "validation (best: epoch 2)"]
+
+    def test_best_epoch_of_a_worse_warm_start(self, frames):
+        encoder = PixelAutoencoder(**SMALL, warm_start=True).fit(frames)
+        encoder.set_params(lr=1.0).fit(frames)
+        first, second = encoder.history_
+        assert first["valid_loss"] < second["valid_loss"]
+
+        display = ConvergenceDisplay.from_estimator(encoder, name="warm")
+
+        assert display.best_epoch == encoder.best_epoch_
+        assert display.valid_line_.get_markevery() == [encoder.best_epoch_ - 1]
+        assert legend(display.ax_)[1] == f"warm, validation (best: epoch {encoder.best_epoch_})"
+
     def test_epochs_without_validation(self, frames):
         encoder = PixelAutoencoder(**SMALL).fit(frames)
         encoder.partial_fit(frames)
@@ -137,7 +162,7 @@ class TestConvergenceDisplay:
         validation = ax.lines[1::2]
         assert len({line.get_marker() for line in validation}) == 3
         shades = sorted(luminance(line.get_color()) for line in validation)
-        assert min(np.diff(shades)) > 0.1, "not to be told apart in grey"
+        assert min(np.diff(shades)) > 0.1, "not distinct in grey"
 
     def test_unknown_x(self, predictor):
         with pytest.raises(ValueError, match="x is 'hours'"):
@@ -158,7 +183,7 @@ class TestReconstructionDisplay:
                 np.testing.assert_allclose(drawn(panel)[0], image / 255, atol=1e-6)
         assert [row[0].get_ylabel() for row in display.axes_] == ["Original", "Reconstruction"]
 
-    def test_eight_images_unless_told_otherwise(self, autoencoder, frames):
+    def test_eight_images_by_default(self, autoencoder, frames):
         assert ReconstructionDisplay.from_estimator(autoencoder, frames).axes_.shape == (2, 8)
 
     def test_tensors_of_grey_images(self, frames):
@@ -223,7 +248,7 @@ class TestFeatureErrorDisplay:
             assert panel.get_images()[1].get_extent() == panel.get_images()[0].get_extent()
         assert "Squared error" in display.colorbar_.ax.get_ylabel()
 
-    def test_map_of_a_small_image_covers_its_canvas(self, frames):
+    def test_map_of_a_small_image_covers_the_tiled_image(self, frames):
         small = frames[:, ::2, ::2]
         encoder = FeaturePredictionEncoder(**SMALL).fit(small)
 
@@ -310,7 +335,7 @@ class TestEmbeddingDisplay:
         by_class = [{tuple(color) for color in colors[y == name]} for name in "abcd"]
         assert [len(same) for same in by_class] == [1, 1, 1, 1]
         shades = [luminance(color[:3]) for (color,) in by_class]
-        assert min(np.diff(shades)) > 0.1, "not to be told apart in grey"
+        assert min(np.diff(shades)) > 0.1, "not distinct in grey"
         for index, thumbnail in zip(display.thumbnail_indices, display.thumbnails_, strict=True):
             np.testing.assert_allclose(thumbnail.patch.get_edgecolor(), colors[index])
 
@@ -322,7 +347,7 @@ class TestEmbeddingDisplay:
         assert display.points_.get_clim() == (y.min(), y.max())
         assert display.colorbar_.ax.get_ylabel() == "y"
 
-    def test_own_projection_is_left_as_it_is(self, predictor, frames):
+    def test_projection_is_cloned(self, predictor, frames):
         projection = TSNE(perplexity=3, random_state=0)
 
         display = EmbeddingDisplay.from_estimator(predictor, frames, projection=projection)
@@ -341,6 +366,29 @@ class TestEmbeddingDisplay:
         assert display.ax_ is ax
         assert display.figure_ is figure
 
+    def test_embedding_of_one_dimension(self, frames):
+        encoder = FeaturePredictionEncoder(**SMALL | {"z": 1}).fit(frames)
+
+        display = EmbeddingDisplay.from_estimator(encoder, frames)
+
+        embedding = encoder.transform(frames)[:, 0]
+        centred = embedding - embedding.mean()
+        np.testing.assert_allclose(np.abs(display.positions[:, 0]), np.abs(centred), atol=1e-6)
+        assert not display.positions[:, 1].any()
+        assert display.ax_.get_xlabel() == "Principal component 1 (100% of the variance)"
+        assert display.ax_.get_ylabel() == ""
+
+    @pytest.mark.filterwarnings("error")
+    @pytest.mark.parametrize("n_images", [1, 2])
+    def test_images_without_variance(self, predictor, frames, n_images):
+        X = np.repeat(frames[:1], n_images, axis=0)
+
+        display = EmbeddingDisplay.from_estimator(predictor, X)
+
+        np.testing.assert_array_equal(display.positions, np.zeros((n_images, 2)))
+        assert len(display.thumbnails_) == 1
+        assert display.ax_.get_xlabel() == "Principal component 1"
+
     def test_projection_to_three_dimensions(self, predictor, frames):
         with pytest.raises(ValueError, match="set it to two components"):
             EmbeddingDisplay.from_estimator(predictor, frames, projection=PCA(3))
@@ -352,6 +400,47 @@ class TestEmbeddingDisplay:
     def test_y_of_two_columns(self, predictor, frames):
         with pytest.raises(ValueError, match="1d array"):
             EmbeddingDisplay.from_estimator(predictor, frames, np.zeros((16, 2)))
+
+
+class TestContainers:
+    """Displays draw images from every container that `fit` accepts."""
+
+    @pytest.fixture(params=["data set", "HDF5", "memory map", "list of PIL images"])
+    def container(self, request, frames, tmp_path):
+        if request.param == "data set":
+            yield TensorDataset(torch.from_numpy(frames), torch.arange(len(frames)))
+        elif request.param == "HDF5":
+            h5py = pytest.importorskip("h5py")
+            with h5py.File(tmp_path / "images.h5", "w") as file:
+                yield file.create_dataset("images", data=frames)
+        elif request.param == "memory map":
+            np.save(tmp_path / "images.npy", frames)
+            yield np.load(tmp_path / "images.npy", mmap_mode="r")
+        else:
+            yield [Image.fromarray(frame) for frame in frames]
+
+    def test_embedding(self, predictor, frames, container):
+        y = np.arange(len(frames)) % 3
+
+        display = EmbeddingDisplay.from_estimator(predictor, container, y, random_state=0)
+
+        expected = EmbeddingDisplay.from_estimator(predictor, frames, y, random_state=0)
+        np.testing.assert_array_equal(display.positions, expected.positions)
+        np.testing.assert_array_equal(display.thumbnails, expected.thumbnails)
+
+    @pytest.mark.parametrize("n_images", [1, 5, 100])
+    def test_feature_errors(self, predictor, frames, container, n_images):
+        display = FeatureErrorDisplay.from_estimator(predictor, container, n_images=n_images)
+
+        expected = FeatureErrorDisplay.from_estimator(predictor, frames, n_images=n_images)
+        np.testing.assert_array_equal(display.images, expected.images)
+        np.testing.assert_array_equal(display.errors, expected.errors)
+
+    def test_reconstructions(self, autoencoder, frames, container):
+        display = ReconstructionDisplay.from_estimator(autoencoder, container, n_images=5)
+
+        expected = ReconstructionDisplay.from_estimator(autoencoder, frames, n_images=5)
+        np.testing.assert_array_equal(display.reconstructions, expected.reconstructions)
 
 
 @pytest.mark.parametrize(
@@ -392,7 +481,7 @@ class TestPipelines:
     def images(self, frames):
         return [Image.fromarray(frame) for frame in frames]
 
-    def test_what_comes_before_the_encoder_is_done(self, pipeline, autoencoder, images, frames):
+    def test_earlier_steps_transform_the_images(self, pipeline, autoencoder, images, frames):
         of_pipeline = EmbeddingDisplay.from_estimator(pipeline, images, random_state=0)
 
         of_encoder = EmbeddingDisplay.from_estimator(autoencoder, frames, random_state=0)
