@@ -4,8 +4,8 @@ Choosing z with a grid search
 =============================
 
 The size of the embedding, ``z``, is a parameter like any other: a grid search over a pipeline finds
-the one that serves the task. What the loss network sees in the images does not depend on it, and is
-computed once where the encoder has a ``memory``.
+the best one for the task. The features of the loss network do not depend on it. With ``memory``,
+the encoder computes them once.
 """
 
 # %%
@@ -61,10 +61,10 @@ with TemporaryDirectory() as folder:
 # Error against z
 # ---------------
 # A dot is one of the two splits, the line their mean. Two numbers are too few to hold where the
-# lander is among all else that the loss network sees, and from some number on more do not help.
+# lander is besides everything else in a frame, and from some number on more do not help.
 #
-# The first fit on a training set also computes what the loss network sees, and takes longer; the
-# following ones read it.
+# The first fit on a training set also computes the features, and takes longer; the following ones
+# read them.
 results = search.cv_results_
 z = results["param_encoder__z"].astype(int)
 splits = -np.array([results["split0_test_score"], results["split1_test_score"]])

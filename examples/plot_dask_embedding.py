@@ -3,15 +3,15 @@
 Embedding a collection on a dask cluster
 ========================================
 
-A collection that is larger than memory lies on disk in chunks. dask hands them to its workers, which
-embed them one by one and write the embedding beside it. No process ever holds the whole.
+A collection that is larger than memory lies on disk in chunks. dask hands them to its workers,
+which embed them one by one and write the embedding beside it. No process ever holds the whole.
 """
 
 # %%
 # A collection in chunks
 # ----------------------
-# zarr keeps an array as many compressed files. Here are some frames of a game; the same lines handle
-# hundreds of millions.
+# zarr keeps an array as many compressed files. Here are some frames of a game; the same lines
+# handle hundreds of millions.
 import tempfile
 import time
 from pathlib import Path
@@ -38,8 +38,8 @@ encoder.fit(frames[:2000])
 # %%
 # Nothing is computed yet
 # -----------------------
-# ``map_blocks`` calls `transform` for each chunk, once the result is asked for. It must be told what
-# comes out: the axes of a pixel go, an axis of `z` numbers comes.
+# ``map_blocks`` calls `transform` for each chunk when the result is asked for. Its parameters say
+# what the result looks like: the axes of the images are dropped, and one of `z` numbers is new.
 images = da.from_zarr(str(folder / "images.zarr"))
 embedding = images.map_blocks(
     encoder.transform,

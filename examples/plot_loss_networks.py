@@ -3,9 +3,9 @@
 Which network to learn from
 ===========================
 
-The encoder learns to predict the features of a loss network. A :class:`~skfp.LossNetwork` says which
-network that is, where it is cut and what is done with its features. A search can vary its parameters
-like all others.
+The encoder learns to predict the features of a loss network. A :class:`~skfp.LossNetwork` says
+which network that is, where it is cut and what is done with its features. A search can vary its
+parameters like all others.
 """
 
 # %%

@@ -32,8 +32,8 @@ print(f"{path.name}: {path.stat().st_size / 1e6:.1f} MB")
 # %%
 # Embed elsewhere
 # ---------------
-# The file takes images as `fit` has seen them, here uint8 with the channels last, in batches of any
-# size.
+# The file takes images in the layout and type of those in `fit`, here uint8 with the channels last,
+# in batches of any size.
 session = onnxruntime.InferenceSession(path)
 for tensor in (*session.get_inputs(), *session.get_outputs()):
     print(tensor.name, tensor.type, tensor.shape)

@@ -75,7 +75,7 @@ print(f"R2 with the images: {r2:.2f}, with the other columns alone: {r2_without:
 # A look at the embedding
 # -----------------------
 # Crops of alike contents lie side by side: sky, dark background, petals, and what has many edges.
-# Nobody told the encoder what they are or how high they were cut.
+# The encoder had no labels: neither what they are nor how high they were cut.
 fitted = model[0].named_transformers_["image"]
 EmbeddingDisplay.from_estimator(
     fitted["encode"], fitted["load"].transform(test["path"]), test["height"], random_state=0

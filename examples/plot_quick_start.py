@@ -30,8 +30,8 @@ print("images", train.images.shape, train.images.dtype, "and positions", train.p
 # %%
 # One pipeline
 # ------------
-# The encoder never sees the positions: it learns to predict from its 64 numbers what a pretrained
-# network sees in the frame. The regressor then learns to read the position out of these numbers.
+# The encoder does not use the positions: it learns 64 numbers from which the features of a
+# pretrained network can be predicted. The regressor then learns to read the position out of them.
 model = Pipeline(
     [
         ("encoder", FeaturePredictionEncoder(z=64, max_epochs=8, random_state=0, verbose=1)),

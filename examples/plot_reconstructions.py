@@ -4,14 +4,14 @@ What autoencoders reconstruct
 =============================
 
 Two of the three estimators decode an embedding to an image again. One compares the pixels of the
-image with those of the original, the other what a pretrained network sees in both.
+image with those of the original, the other their features in a pretrained network.
 """
 
 # %%
 # Train both
 # ----------
-# An epoch of the second takes longer, as its loss network looks at the decoded images in every
-# training step.
+# An epoch of the second takes longer, because its loss network processes the decoded images in
+# every training step.
 import matplotlib.pyplot as plt
 import numpy as np
 
@@ -26,7 +26,7 @@ perceptual = PerceptualAutoencoder(**settings).fit(frames)
 # %%
 # What comes back
 # ---------------
-# Frames of rollouts that neither has seen. Both were trained for a few epochs only. The pixel
+# Frames of rollouts that neither was trained on. Both were trained for a few epochs only. The pixel
 # autoencoder draws the ground and leaves the lander out, whose few pixels hardly count. The
 # perceptual one draws it less cleanly, and covers the sky with a grid that its loss network
 # tolerates; of the lander there is a spot of colour at best. How well the embeddings of both tell

@@ -3,9 +3,9 @@
 The six procedures side by side
 ===============================
 
-Three estimators, each with an encoder that takes the image or what the loss network sees in it, are
-the six procedures of the paper. They are trained here on the same frames for the same small number
-of epochs, which is not the same number of seconds.
+Three estimators, each with an encoder that takes the image or its features, are the six
+procedures of the paper. They are trained here on the same frames for the same small number of
+epochs, which is not the same number of seconds.
 """
 
 # %%

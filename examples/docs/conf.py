@@ -42,7 +42,7 @@ html_theme = "pydata_sphinx_theme"
 html_title = "skfp"
 # Without a table of contents on the right, tables have room.
 html_theme_options = {"show_prev_next": False, "secondary_sidebar_items": []}
-html_sidebars = {"**": ["sidebar-nav-bs"]}
+html_sidebars = {"**": ["sidebar-nav-bs"], "contributing": []}
 
 
 def _link_to_gallery(app, docname, source):

@@ -1,10 +1,10 @@
 """
-==========================
-What the loss network sees
-==========================
+============================
+Features of the loss network
+============================
 
-The encoder learns to predict what a pretrained network sees in an image, instead of its pixels.
-Here is what that network sees, and where in the image it is predicted badly.
+The encoder learns to predict features of a pretrained network instead of pixels. Here is what these
+features look like, and where in an image they are predicted badly.
 """
 
 # %%
@@ -47,9 +47,9 @@ for ax in axes.flat:
 # What is predicted badly
 # -----------------------
 # The frames of a game are what the encoder was trained on; of each, 64 numbers are left. The
-# display lays the error of the predicted features over frames that the encoder has not seen. The
-# sky is predicted well. Errors remain along the outline of the ground, above all far from the flat
-# pad in the middle, and around the lander: that is where frames differ.
+# display lays the error of the predicted features over frames that the encoder was not trained on.
+# The sky is predicted well. Errors remain along the outline of the ground, above all far from the
+# flat pad in the middle, and around the lander: that is where frames differ.
 unseen = fetch_lunarlander(run=3, n_rollouts=100, stride=15, n_jobs=-1).images
 chosen = np.random.default_rng(0).choice(len(unseen), 8, replace=False)
 FeatureErrorDisplay.from_estimator(encoder, unseen[chosen])
