@@ -1,4 +1,4 @@
-"""Fitted encoders for programs without this package: as a torch module, and as an ONNX file."""
+"""Fitted encoders without this package: as a torch module, and as an ONNX file."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import torch
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
-from skfp._data.preprocess import InputDecoder
-from skfp._networks import encoders as coders
+from ._data import InputDecoder
+from ._networks import fold_batch_norm as fold
 
 
 class ExportMixin:
@@ -29,7 +29,7 @@ class ExportMixin:
         Returns
         -------
         module : torch.nn.Sequential
-            Maps a batch of images in the layout, type and range that fit has seen to a float32
+            Maps a batch of images in the layout, type and range of those in fit to a float32
             tensor (n, z). A copy, on the CPU, in evaluation mode, with parameters that can be
             trained.
 
@@ -49,15 +49,16 @@ class ExportMixin:
         torch.Size([20, 2])
         """
         check_is_fitted(self)
-        copied = coders.fold_batch_norm if fold_batch_norm else copy.deepcopy
-        encoder = copied(self.encoder_)
-        return nn.Sequential(InputDecoder(self._format), *self._make_embedder(encoder)).eval()
+        state = self._state
+        encoder = fold(state.networks.encoder) if fold_batch_norm else state.networks.encoder
+        layers = copy.deepcopy(state.embedder(encoder))
+        return nn.Sequential(InputDecoder(state.format), *layers).eval()
 
     def to_onnx(self, path: str | os.PathLike[str]) -> None:
         """Write an ONNX file that embeds images as `transform` does.
 
-        Its input "images" takes a batch of any size in the layout, type and range that fit has
-        seen, its output "embedding" is float32 (n, z).
+        Its input "images" takes a batch of any size in the layout, type and range of the images in
+        fit, its output "embedding" is float32 (n, z).
 
         Parameters
         ----------
@@ -79,7 +80,7 @@ class ExportMixin:
                 "to_onnx needs onnx and onnxscript: pip install 'skfp[onnx]'."
             ) from error
         module = self.to_torch(fold_batch_norm=True)
-        format = self._format  # type: ignore[attr-defined]
+        format = self._state.format  # type: ignore[attr-defined]
         dtype = torch.uint8 if format.low is None else torch.float32
         # Two images: a batch of one would be taken for a constant.
         example = torch.zeros(2, *format.shape, dtype=dtype)

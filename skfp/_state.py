@@ -1,224 +1,229 @@
-"""Fitted encoders as plain values and arrays: for pickle, skops, and files without pickle."""
+"""The fitted state: everything that a fit computes, in one object."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
-import os
-from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
-from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
-from skfp._data.image_set import ImageFormat
-from skfp._features.extractor import PCAProjection
-from skfp._loss_network import LossNetwork, empty_loss_network
-from skfp._networks.encoders import make_encoder
-from skfp._utils.tensor_file import (
-    Tensors,
-    flatten_tensors,
-    lists_to_tuples,
-    nan_to_none,
-    nest_tensors,
-    none_to_nan,
-    read_tensors,
-    to_jsonable,
-    write_tensors,
+from ._data import ImageFormat, Preprocess
+from ._features import PCAProjection
+from ._loss_network import FrozenNetwork, LossNetwork, empty_loss_network
+from ._networks import (
+    Architecture,
+    Encoder,
+    FeaturePredictionLoss,
+    PerceptualLoss,
+    PixelLoss,
+    ProjectedFeatureLoss,
 )
+from ._training import differences
+from ._utils.random import seeded
+from ._utils.tensor_file import Tensors, flatten_tensors, lists_to_tuples, nest_tensors
 
-FORMAT = 1
-_MODULES = ("encoder_", "decoder_", "loss_network_", "_target", "_variance_head")
-# Nothing to do with the embedding, and of types that only Python itself can write down.
-_NOT_SAVED = ("memory", "checkpoint_dir", "callbacks", "_metadata_request")
+_PLAIN = ("n_features", "history", "seed", "batch_size", "best_epoch", "validation_loss")
 
 
-class SavingMixin:
-    """Pickling by value, and files that hold no code."""
+class Networks(NamedTuple):
+    """The trained networks, and what their targets are made with; the last three may be None."""
 
-    def __getstate__(self) -> dict[str, Any]:
-        state: dict[str, Any] = super().__getstate__()  # type: ignore[misc, assignment]
-        if not self.__sklearn_is_fitted__():  # type: ignore[attr-defined]
-            return state
-        state, tensors = _take_apart(state)
-        state["_arrays"] = {name: tensor.numpy() for name, tensor in tensors.items()}
-        return state
+    encoder: Encoder
+    decoder: nn.Module
+    variance_head: nn.Linear | None = None
+    loss_network: FrozenNetwork | None = None
+    projection: PCAProjection | None = None
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        arrays = state.pop("_arrays", None)
-        super().__setstate__(state)  # type: ignore[misc]
-        if arrays is not None:
-            _put_together(self, {n: torch.from_numpy(np.array(a)) for n, a in arrays.items()})
+    @property
+    def trained(self) -> tuple[Encoder, nn.Module, nn.Linear | None]:
+        """The networks that training changes."""
+        return self[:3]
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the fitted estimator to a file that can be loaded without trusting it.
+    def on_cpu(self) -> Networks:
+        """Move all networks to the CPU, in evaluation mode."""
+        networks: list[Any] = [net if net is None else net.cpu().eval() for net in self]
+        return Networks(*networks)
 
-        The file is in the safetensors format, which holds numbers and no code; parameters and
-        history are JSON in its header.
 
-        Parameters
-        ----------
-        path : str or path-like
-            The file to write, replaced as a whole if it is there. `memory`, `checkpoint_dir` and
-            `callbacks` are not written.
+@dataclasses.dataclass(frozen=True)
+class FittedState:
+    """What `fit` and `partial_fit` compute; an estimator assigns it once, at their end.
+
+    Parameters
+    ----------
+    format : ImageFormat
+        Of the images in fit.
+    feature_names : ndarray of str or None
+        Column names of flattened images.
+    architecture : Architecture
+        What the networks were made from.
+    n_features : int
+        Number of features of the loss network, 0 without one.
+    networks : Networks
+        On the CPU.
+    history : list of dict
+        A row per epoch.
+    seed : int
+        Of everything random in the fit.
+    batch_size : int
+        Images per training step.
+    best_epoch, validation_loss
+        None after `partial_fit`.
+    optimizer_state : dict of int to dict of str to Tensor
+        Of each parameter, for the next `partial_fit`; empty after `fit`.
+    """
+
+    format: ImageFormat
+    feature_names: np.ndarray | None
+    architecture: Architecture
+    n_features: int
+    networks: Networks
+    history: list[dict[str, Any]]
+    seed: int
+    batch_size: int
+    best_epoch: int | None = None
+    validation_loss: float | None = None
+    optimizer_state: dict[int, Tensors] = dataclasses.field(default_factory=dict)
+
+    @property
+    def preprocess(self) -> Preprocess:
+        """Makes the input of networks from stored images."""
+        return Preprocess(self.format.size)
+
+    @property
+    def criterion(self) -> nn.Module:
+        """The loss that the networks were trained with."""
+        return make_criterion(self.architecture, self.n_features, self.preprocess, self.networks)
+
+    def embedder(self, encoder: nn.Module) -> nn.Sequential:
+        """Put before an encoder what makes its input from stored images."""
+        features = [self.networks.loss_network] if self.architecture.takes_features else []
+        return nn.Sequential(self.preprocess, *filter(None, features), encoder)
+
+    @property
+    def n_parameters(self) -> int:
+        """Number of trained parameters."""
+        modules = filter(None, self.networks.trained)
+        return sum(p.numel() for m in modules for p in m.parameters() if p.requires_grad)
+
+    def check_architecture(
+        self, architecture: Architecture, *, ignore_z: bool = False
+    ) -> Architecture:
+        """Return the state's architecture; refuse parameters that ask for another.
 
         Raises
         ------
-        NotFittedError
-            If fit was not called before.
-        FileNotFoundError
-            If there is no folder to write to.
         ValueError
-            If a parameter cannot be written as JSON, such as a loss network or an encoder of your
-            own: keep such an estimator with :func:`joblib.dump`, or export it by `to_onnx`.
-
-        See Also
-        --------
-        to_onnx : Writes a file for programs without Python.
-
-        Examples
-        --------
-        >>> from pathlib import Path
-        >>> from tempfile import TemporaryDirectory
-        >>> import numpy as np
-        >>> from skfp import PixelAutoencoder
-        >>> images = np.random.default_rng(0).integers(0, 256, (20, 64, 64, 3), dtype=np.uint8)
-        >>> encoder = PixelAutoencoder(z=2, max_epochs=1).fit(images)
-        >>> with TemporaryDirectory() as folder:
-        ...     encoder.save(Path(folder) / "encoder.safetensors")
-        ...     again = PixelAutoencoder.load(Path(folder) / "encoder.safetensors")
-        >>> np.array_equal(again.transform(images), encoder.transform(images))
-        True
+            If training cannot go on with these parameters.
         """
-        check_is_fitted(self)
-        state, tensors = _take_apart(vars(self))
-        state["history_"] = nan_to_none(state["history_"])
-        saved = {
-            name: _as_json(name, _plain_networks(value))
-            for name, value in state.items()
-            if name not in _NOT_SAVED
-        }
-        parameters = self.get_params(deep=False).keys() & saved.keys()  # type: ignore[attr-defined]
-        header = {
-            "format": FORMAT,
-            "estimator": type(self).__name__,
-            "parameters": {name: saved.pop(name) for name in sorted(parameters)},
-            "learned": saved,
-        }
-        path = Path(path)
-        if not path.parent.is_dir():
-            raise FileNotFoundError(
-                f"Cannot save to {str(path)!r}: there is no folder {str(path.parent)!r}. Make it "
-                "first."
+        before, now = _parameters(self.architecture), _parameters(architecture)
+        if ignore_z:
+            now["z"] = before["z"]
+        if changes := differences(before, now):
+            raise ValueError(
+                f"Training goes on with the networks of an earlier fit, but {'; '.join(changes)}. "
+                "Set that back, or call fit with warm_start=False to start again."
             )
-        write_tensors(path, tensors, header)
+        return self.architecture
+
+    def to_values(self) -> tuple[dict[str, Any], Tensors]:
+        """Split the state into plain values and named tensors."""
+        networks = self.networks._asdict()
+        tensors = {name: net.state_dict() for name, net in networks.items() if net is not None}
+        tensors["optimizer_state"] = flatten_tensors(self.optimizer_state)
+        names = self.feature_names
+        values = {
+            "format": dataclasses.asdict(self.format),
+            "feature_names": None if names is None else names.tolist(),
+            "architecture": networks_to_dicts(
+                {
+                    field.name: getattr(self.architecture, field.name)
+                    for field in dataclasses.fields(self.architecture)
+                }
+            ),
+            **{name: getattr(self, name) for name in _PLAIN},
+        }
+        return values, flatten_tensors(tensors)
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Self:
-        """Read an estimator that `save` has written. No code in the file is run.
-
-        Parameters
-        ----------
-        path : str or path-like
-            The file.
-
-        Returns
-        -------
-        estimator : object
-            Fitted, with the embedding of the one that was saved.
+    def from_values(cls, values: dict[str, Any], tensors: Tensors) -> Self:
+        """Make the state again from what `to_values` returned.
 
         Raises
         ------
-        FileNotFoundError
-            If there is no such file.
-        ValueError
-            If the file is damaged, or holds something else than this estimator.
+        KeyError, RuntimeError, TypeError, ValueError
+            If values and tensors are not those of one state.
         """
-        wrong = f"Cannot load {os.fspath(path)!r} as {cls.__name__}"
-        if not Path(path).is_file():
-            raise FileNotFoundError(f"{wrong}: there is no such file.")
-        try:
-            tensors, header = read_tensors(Path(path))
-        except ValueError as error:
-            raise ValueError(f"{wrong}: {error}.") from error
-        if not isinstance(header, dict) or header.get("format") != FORMAT:
-            raise ValueError(
-                f"{wrong}: it was not written by save, or by another version of skfp. Expected "
-                f"a file of format {FORMAT}."
-            )
-        if header.get("estimator") != cls.__name__:
-            raise ValueError(
-                f"{wrong}: it holds a {header.get('estimator')}. Load it with that class."
-            )
-        try:
-            estimator = cls(
-                **{name: _from_json(name, value) for name, value in header["parameters"].items()}
-            )
-            learned = {name: _from_json(name, value) for name, value in header["learned"].items()}
-            learned["n_epochs_"]  # without it the estimator would count as not fitted
-            if shadowed := [name for name in learned if hasattr(estimator, name)]:
-                raise ValueError(f"{shadowed[0]} is nothing that an estimator learns")
-            estimator.__dict__.update(learned)
-            _put_together(estimator, tensors)
-        except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
-            raise ValueError(f"{wrong}: its content does not fit together ({error}).") from error
-        return estimator
+        groups = nest_tensors(tensors)
+        if unknown := groups.keys() - {*Networks._fields, "optimizer_state"}:
+            raise ValueError(f"{min(unknown)} is unknown")
+        format = ImageFormat(**lists_to_tuples(values["format"]))
+        names = values["feature_names"]
+        architecture = Architecture(**dicts_to_networks(values["architecture"]))
+        n_features, size = values["n_features"], Preprocess(format.size).output_size
+        projection = None
+        if groups["projection"]:
+            projection = PCAProjection(**{n: t.float() for n, t in groups["projection"].items()})
+        loss_network = None
+        if architecture.loss_network is not None:
+            network = empty_loss_network(architecture.loss_network)
+            loss_network = _fill(network, groups["loss_network"])
+        # On the meta device, nothing is allocated or initialised before shapes are compared.
+        on_meta = torch.device("meta")
+        place: Any = seeded(0) if callable(architecture.encoder) else on_meta
+        with place:
+            mean = torch.empty(n_features) if architecture.encoder == "features" else None
+            encoder = architecture.make_encoder(n_features, size, mean)
+        with on_meta:
+            decoder = architecture.make_decoder(n_features, size, projection)
+            variance_head = architecture.make_variance_head(encoder)
+        networks = Networks(
+            _fill(encoder, groups["encoder"]),
+            _fill(decoder, groups["decoder"]),
+            None if variance_head is None else _fill(variance_head, groups["variance_head"]),
+            loss_network,
+            projection,
+        )
+        return cls(
+            format=format,
+            feature_names=None if names is None else np.asarray(names, dtype=object),
+            architecture=architecture,
+            networks=networks,
+            optimizer_state={
+                int(parameter): state
+                for parameter, state in nest_tensors(groups["optimizer_state"]).items()
+            },
+            **{name: values[name] for name in _PLAIN},
+        )
 
 
-def _take_apart(state: dict[str, Any]) -> tuple[dict[str, Any], Tensors]:
-    """Split an estimator's attributes into plain values and named tensors."""
-    state = dict(state)
-    modules = {shard: state.pop(shard) for shard in _MODULES}
-    parts = {shard: module.state_dict() for shard, module in modules.items() if module is not None}
-    parts["_moments"] = flatten_tensors(state.pop("_moments"))
-    state["_structure"] = _plain_networks(state["_structure"])
-    del state["_loss"]  # made of the others
-    state["_format"] = dataclasses.asdict(state["_format"])
-    return state, flatten_tensors(parts)
+def make_criterion(
+    architecture: Architecture, n_features: int, preprocess: nn.Module, networks: Networks
+) -> nn.Module:
+    """Make the loss of an architecture: equation 1, 2 or 3 of the paper."""
+    if architecture.loss == "pixels":
+        return PixelLoss(preprocess)
+    if architecture.loss == "perceptual" and networks.loss_network is not None:
+        return PerceptualLoss(networks.loss_network)
+    if networks.projection is None:
+        return FeaturePredictionLoss()
+    return ProjectedFeatureLoss(n_features)
 
 
-def _put_together(estimator: Any, tensors: Tensors) -> None:
-    """Rebuild an estimator's networks from named tensors, and its format from plain values."""
-    estimator._format = ImageFormat(**lists_to_tuples(estimator._format))
-    parts = nest_tensors(tensors)
-    if unknown := parts.keys() - {*_MODULES, "_moments"}:
-        raise ValueError(f"{min(unknown)} is no part of an estimator")
-    moments = nest_tensors(parts["_moments"])
-    estimator._optimizer_state = {int(parameter): kinds for parameter, kinds in moments.items()}
-
-    # Not the parameters, which may have been set since.
-    architecture = estimator._architecture = _networks(estimator._architecture)
-    encoder, z, loss_network = (architecture[name] for name in ("encoder", "z", "loss_network"))
-    n_features = estimator._n_loss_features
-    if "basis" in parts["_target"]:
-        estimator._target = PCAProjection(**{n: t.float() for n, t in parts["_target"].items()})
-    else:
-        estimator._target = estimator._find_target(None)
-    output_size = estimator._preprocess.output_size
-    # On the meta device nothing is allocated or initialised before the shapes are compared.
-    on_meta = torch.device("meta")
-    place: Any = torch.random.fork_rng() if callable(encoder) else on_meta
-    with place:
-        mean = torch.empty(n_features) if architecture["normalize_features"] else None
-        estimator.encoder_ = make_encoder(encoder, n_features, output_size, z, mean)
-    with on_meta:
-        variance_head = nn.Linear(estimator.encoder_.head.in_features, z)
-    estimator.encoder_ = _filled(estimator.encoder_, parts["encoder_"])
-    estimator._variance_head = (
-        _filled(variance_head, parts["_variance_head"]) if architecture["gamma > 0"] else None
-    )
-    estimator.loss_network_ = None
-    if loss_network is not None:
-        network = empty_loss_network(loss_network)
-        estimator.loss_network_ = _filled(network, parts["loss_network_"])
-    with on_meta:
-        decoder, estimator._loss = estimator._make_objective(estimator._target, n_features, z)
-    estimator.decoder_ = _filled(decoder, parts["decoder_"])
+def _parameters(architecture: Architecture) -> dict[str, Any]:
+    """Name what an architecture holds as the parameters of estimators are named."""
+    return {
+        "z": architecture.z,
+        "encoder": architecture.encoder,
+        "gamma > 0": architecture.variational,
+        "loss_network": architecture.loss_network,
+        "target_components": architecture.target_components,
+    }
 
 
-def _filled(module: Any, tensors: Tensors) -> Any:
+def _fill(module: Any, tensors: Tensors) -> Any:
     state = module.state_dict()
     for name, expected in state.items():
         if name in tensors and tensors[name].dtype != expected.dtype:
@@ -228,51 +233,23 @@ def _filled(module: Any, tensors: Tensors) -> Any:
     return module.cpu().eval().to(memory_format=torch.channels_last)
 
 
-def _as_json(name: str, value: Any) -> Any:
-    if isinstance(value, np.random.RandomState):
-        return None  # its draws are over
+def networks_to_dicts(value: Any) -> Any:
+    """Replace descriptions of loss networks by dicts of their parameters, also in lists."""
     if isinstance(value, dict):
-        return {key: _as_json(key, one) for key, one in value.items()}
+        return {key: networks_to_dicts(one) for key, one in value.items()}
     if isinstance(value, list | tuple):
-        return [_as_json(name, one) for one in value]
-    value = to_jsonable(value)
-    try:
-        json.dumps(value, allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise ValueError(
-            f"{name} is a {type(value).__name__}, which a file without code cannot hold. Keep the "
-            "estimator with joblib.dump, or export its encoder by to_onnx."
-        ) from error
-    return value
-
-
-def _from_json(name: str, value: Any) -> Any:
-    if name == "feature_names_in_":
-        return np.asarray(value, dtype=object)
-    if name == "history_":
-        return none_to_nan(value)
-    if name == "loss_network":
-        return _networks(value)
-    return lists_to_tuples(value) if name.startswith("image_shape") else value
-
-
-def _plain_networks(value: Any) -> Any:
-    """Turn descriptions of loss networks into dicts of their parameters."""
-    if isinstance(value, dict):
-        return {key: _plain_networks(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain_networks(one) for one in value]
+        return [networks_to_dicts(one) for one in value]
     return (
         {"LossNetwork": value.get_params(deep=False)} if isinstance(value, LossNetwork) else value
     )
 
 
-def _networks(value: Any) -> Any:
-    """Turn dicts of parameters into descriptions of loss networks again."""
+def dicts_to_networks(value: Any) -> Any:
+    """Undo `networks_to_dicts`."""
     if isinstance(value, list):
-        return [_networks(one) for one in value]
+        return [dicts_to_networks(one) for one in value]
     if isinstance(value, dict) and "LossNetwork" in value:
         return LossNetwork(**value["LossNetwork"])
     if isinstance(value, dict):
-        return {key: _networks(one) for key, one in value.items()}
+        return {key: dicts_to_networks(one) for key, one in value.items()}
     return value

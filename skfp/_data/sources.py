@@ -1,8 +1,6 @@
-"""Rows on demand: collections that are not in memory, or not in a type to compute with.
+"""Arrays whose rows are read on demand: mapped files, HDF5, zarr, torch data sets.
 
-Memory-mapped files, HDF5 and zarr arrays, whatever else reads rows when asked, and torch data sets
-become a `Source`: it has a shape and a type, and is indexed by rows, like an array, but reads them
-only then. Arrays in memory are left as they are.
+A `Source` has a shape and a dtype and is indexed by rows, like an array, but reads them only then.
 """
 
 from __future__ import annotations
@@ -20,12 +18,12 @@ from scipy.sparse import issparse
 from sklearn.utils import gen_batches
 from torch.utils.data import Dataset, IterableDataset
 
-# What is read at a time where all rows are needed.
-PART_BYTES = 2**24
+# Rows are read in chunks of so many bytes where all are needed.
+CHUNK_BYTES = 2**24
 # Linux may map 2 MiB of a file for each row that is read: so many rows make 64 MiB.
 _MAPPED_ROWS = 32
 
-# Modes of PIL images whose values are no brightness, or packed otherwise, and what they become.
+# Modes of PIL images whose values are not brightness or are packed, and what they are converted to.
 _PIL_MODES = {
     "1": "L",
     "LA": "RGBA",
@@ -39,20 +37,10 @@ _PIL_MODES = {
 
 
 class Source(ABC):
-    """Rows that are read when they are asked for.
+    """Rows of the given shape and dtype, read when indexed.
 
-    Parameters
-    ----------
-    shape : tuple of int
-        Number of rows, and the shape of one.
-    dtype : dtype
-        The type that rows are stored in.
-
-    Attributes
-    ----------
-    dtype : dtype
-        The type that rows are read as: uint8 for bool, float32 for half and float64 for extended
-        precision, and any other as it is, in the byte order of the machine.
+    `dtype` is that of the rows read: uint8 for bool, float32 for half and float64 for extended
+    precision; any other as stored, in the byte order of the machine.
     """
 
     def __init__(self, shape: tuple[int, ...], dtype: np.dtype) -> None:
@@ -90,12 +78,7 @@ class Source(ABC):
 
 
 class ArraySource(Source):
-    """An array in a mapped file, or in memory in a type that is converted when it is read.
-
-    Parameters
-    ----------
-    array : ndarray of numbers
-    """
+    """A numpy array that is in a mapped file, or whose dtype is converted when it is read."""
 
     def __init__(self, array: np.ndarray) -> None:
         super().__init__(array.shape, array.dtype)
@@ -105,32 +88,24 @@ class ArraySource(Source):
         if _mapping(self._array) is None:
             return self._array[rows]
         read = np.empty((len(rows), *self.shape[1:]), self._array.dtype)
-        for shard in gen_batches(len(rows), _MAPPED_ROWS):
-            read[shard] = self._array[rows[shard]]
+        for batch in gen_batches(len(rows), _MAPPED_ROWS):
+            read[batch] = self._array[rows[batch]]
             release_pages(self._array)
         return read
 
 
 class RowSource(Source):
-    """An object with `shape` and `dtype` that gives a slice of its rows, such as a file format's.
+    """An object with `shape` and `dtype` that reads slices of its rows, such as an HDF5 array.
 
-    Parameters
-    ----------
-    array : object
-        `chunks`, where it has them, says how many rows are stored together; `oindex` reads rows
-        of any indices at once.
-
-    Raises
-    ------
-    ValueError
-        If the number of rows is not known.
+    `chunks`, if it has them, says how many rows are stored together; `oindex` reads any rows at
+    once.
     """
 
     def __init__(self, array: Any) -> None:
         if any(math.isnan(side) for side in array.shape):
             raise ValueError(
-                f"X has the shape {tuple(array.shape)}, and its images must be counted first: call "
-                "compute_chunk_sizes() of a dask array."
+                f"X has shape {tuple(array.shape)}: the number of its images is unknown. Call "
+                "compute_chunk_sizes() on a dask array first."
             )
         super().__init__(array.shape, np.dtype(array.dtype))
         self._array = array
@@ -165,26 +140,15 @@ class RowSource(Source):
 
 
 class DatasetSource(Source):
-    """The images of a map-style torch data set.
+    """The images of a map-style torch data set: its items, or the first entry of each.
 
-    Parameters
-    ----------
-    dataset : torch.utils.data.Dataset
-        Its items are images (tensors, arrays or PIL images), or tuples that begin with one. The
-        first says what shape and type all of them have.
-
-    Raises
-    ------
-    ValueError
-        If the data set has no length or no items.
-    TypeError
-        If an item is no image.
+    The first item gives the shape and dtype of all.
     """
 
     def __init__(self, dataset: Dataset) -> None:
         if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__"):
             raise ValueError(
-                f"X is a {type(dataset).__name__}, whose images cannot be chosen. Expected a "
+                f"X is a {type(dataset).__name__}, which cannot be indexed. Expected a "
                 "map-style data set with a length; give a stream to partial_fit in batches."
             )
         if len(dataset) == 0:
@@ -228,15 +192,10 @@ Rows = np.ndarray | torch.Tensor | Source
 
 
 def release_pages(array: Any) -> None:
-    """Take the pages of a mapped file out of this process's memory; the file keeps what they hold.
+    """Drop the pages of a mapped file from this process's memory; the file keeps their content.
 
-    What a process has read of a mapped file, or written to it, else counts as its memory as long as
-    it stays mapped.
-
-    Parameters
-    ----------
-    array : object
-        Anything but an array in a mapped file is left as it is.
+    Pages that a process has read or written count as its memory as long as they are mapped. Other
+    arrays are left as they are.
     """
     mapping = _mapping(array)
     if mapping is not None:
@@ -246,7 +205,7 @@ def release_pages(array: Any) -> None:
 def _mapping(array: Any) -> mmap.mmap | None:
     shared = False
     while isinstance(array, np.ndarray):
-        # Copy-on-write pages ("c") exist nowhere else: giving them back would lose what they hold.
+        # Copy-on-write pages ("c") are in no file: dropping them would lose their content.
         shared |= getattr(array, "mode", None) in ("r", "r+", "w+")
         array = array.base
     can_advise = shared and isinstance(array, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED")
@@ -254,17 +213,7 @@ def _mapping(array: Any) -> mmap.mmap | None:
 
 
 def as_source(X: Any) -> Any:
-    """Make a `Source` of what should not be read whole.
-
-    Parameters
-    ----------
-    X : object
-
-    Returns
-    -------
-    source : Source or object
-        X itself, where it is in memory or no collection of rows.
-    """
+    """Wrap X in a `Source` if it should be read in batches; return it as it is otherwise."""
     if isinstance(X, np.ndarray):
         return X if X.dtype == _computable(X.dtype) and _mapping(X) is None else ArraySource(X)
     if isinstance(X, Dataset):
@@ -289,35 +238,16 @@ def _computable(dtype: np.dtype) -> np.dtype:
 
 
 def row_chunks(array: Rows) -> Iterator[slice]:
-    """Cut rows into parts that fit into memory.
-
-    Parameters
-    ----------
-    array : ndarray, Tensor or Source
-
-    Yields
-    ------
-    rows : slice
-        The next rows, of 16 MiB or less, or a single one.
-    """
+    """Yield slices of the rows of an array, of 16 MiB at most or of a single row."""
     row_bytes = math.prod(array.shape[1:]) * array.dtype.itemsize
-    yield from gen_batches(len(array), max(PART_BYTES // max(row_bytes, 1), 1))
+    yield from gen_batches(len(array), max(CHUNK_BYTES // max(row_bytes, 1), 1))
 
 
 def as_tensor(rows: np.ndarray | torch.Tensor) -> torch.Tensor:
-    """Make a tensor of rows in memory, which are copied only where torch cannot share them.
-
-    Parameters
-    ----------
-    rows : ndarray or Tensor
-
-    Returns
-    -------
-    tensor : Tensor
-    """
+    """Make a tensor of rows in memory, copied only where torch cannot share them."""
     if isinstance(rows, torch.Tensor):
         return rows
-    # torch shares memory with arrays that it may write to, and warns of the others.
+    # torch shares memory only with arrays that it may write to.
     rows = np.require(rows, requirements=["C", "W"])
     # C has several names for a type of one size, of which torch knows one.
     rows = rows.view(rows.dtype.str)
@@ -326,18 +256,7 @@ def as_tensor(rows: np.ndarray | torch.Tensor) -> torch.Tensor:
 
 
 def to_device(array: Rows, device: torch.device) -> torch.Tensor:
-    """Hold all rows on a device.
-
-    Parameters
-    ----------
-    array : ndarray, Tensor or Source
-        Read in parts where it is a source.
-    device : torch.device
-
-    Returns
-    -------
-    tensor : Tensor
-    """
+    """Copy all rows to a device, chunk by chunk where they are not in memory."""
     if not isinstance(array, Source):
         return as_tensor(array).to(device)
     like = torch.from_numpy(np.empty(0, array.dtype))
@@ -348,17 +267,7 @@ def to_device(array: Rows, device: torch.device) -> torch.Tensor:
 
 
 def convert_pil_mode(item: Any) -> Any:
-    """Convert a PIL image whose values are no grey, RGB or RGBA, such as a palette's indices.
-
-    Parameters
-    ----------
-    item : object
-
-    Returns
-    -------
-    item : object
-        As it was, if it is anything else.
-    """
+    """Convert a PIL image whose values are not grey, RGB or RGBA, such as indices of a palette."""
     if isinstance(item, Image.Image) and item.mode in _PIL_MODES:
         return item.convert(_PIL_MODES[item.mode])
     return item

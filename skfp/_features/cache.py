@@ -1,4 +1,4 @@
-"""Arrays that outlive a fit: joblib.Memory with checksums, and one computation at a time."""
+"""Arrays kept on disk by joblib.Memory; processes that want the same one compute it once."""
 
 from __future__ import annotations
 
@@ -10,15 +10,13 @@ from typing import Any
 
 import joblib
 import numpy as np
-from filelock import AcquireReturnProxy, FileLock
-
-from skfp._utils.fingerprint import fingerprint
+from filelock import FileLock
 
 Arrays = dict[str, np.ndarray]
 
 
 class Cache:
-    """Keeps named arrays under the images and the loss network that they come from.
+    """Named arrays, kept under what they were computed from.
 
     Parameters
     ----------
@@ -34,57 +32,48 @@ class Cache:
         self.memory = memory
         self.key = key
 
-    def __call__(self, compute_rows: Callable[[], Arrays], *key: Any) -> Arrays:
-        """Return what `compute` returns, from the cache where it is there and undamaged.
+    def __call__(self, compute: Callable[[], Arrays], *key: Any) -> Arrays:
+        """Return the arrays that `compute` returns, from the cache if it has them.
 
-        Parameters
-        ----------
-        compute : callable
-            Returns the arrays.
-        *key : object
-            What this entry depends on besides the key of the cache.
-
-        Returns
-        -------
-        arrays : dict of str to ndarray
+        `key` is what this entry depends on besides the key of the cache.
         """
-        if self.memory is None or self.memory.location is None:
-            return compute_rows()
+        location = getattr(self.memory, "location", None)
+        if self.memory is None or (location is None and hasattr(self.memory, "location")):
+            return compute()
         full_key = (*self.key, *key)
         computed: list[Arrays] = []
 
         def compute_once() -> Arrays:
             if not computed:
-                computed.append(compute_rows())
+                computed.append(compute())
             return computed[0]
 
+        cached = self.memory.cache(_compute, ignore=["compute"])
+        if location is None or not hasattr(cached, "call_and_shelve"):
+            return cached(full_key, compute_once)  # a memory of another kind than joblib's
         try:
-            lock = self._lock(full_key)
+            folder = Path(location) / "skfp-locks"
+            folder.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(folder / joblib.hash(full_key)).acquire()
         except OSError as error:
-            _warn_unusable(self.memory.location, error)
-            return compute_rows()
+            _warn_unusable(location, error)
+            return compute()
         with lock:
-            remembered = self.memory.cache(_compute, ignore=["compute"])
-            entry = remembered.call_and_shelve(full_key, compute_once)
-            # What was computed just now need not be read back, and a full disk may not hold it.
-            arrays = computed[0] if computed else _undamaged(entry)
-            if arrays is None:
+            entry = cached.call_and_shelve(full_key, compute_once)
+            if computed:  # a full disk may not hold what was computed just now
+                return computed[0]
+            try:
+                return entry.get()
+            except Exception:  # a damaged file can fail to load in any way
                 warnings.warn(
-                    f"A damaged entry of the cache {str(self.memory.location)!r} was dropped, and "
-                    "is computed again.",
+                    f"A damaged entry of the cache {str(location)!r} is deleted and computed "
+                    "again.",
                     RuntimeWarning,
                     stacklevel=2,
                 )
                 entry.clear()
-                remembered(full_key, compute_once)
-                arrays = compute_once()
-        return arrays
-
-    def _lock(self, full_key: tuple) -> AcquireReturnProxy:
-        """Wait until no other process computes the same entry."""
-        folder = Path(self.memory.location) / "skfp-locks"
-        folder.mkdir(parents=True, exist_ok=True)
-        return FileLock(folder / joblib.hash(full_key)).acquire()
+                cached(full_key, compute_once)
+                return compute_once()
 
 
 def _open(location: str | os.PathLike[str]) -> joblib.Memory | None:
@@ -98,25 +87,12 @@ def _open(location: str | os.PathLike[str]) -> joblib.Memory | None:
 
 def _warn_unusable(location: str | os.PathLike[str], error: OSError) -> None:
     warnings.warn(
-        f"The cache {os.fspath(location)!r} cannot be written ({error}): what the loss network "
-        "sees is computed for this fit alone. Pass a memory that can be written, or None.",
+        f"The cache {os.fspath(location)!r} cannot be written ({error}): features are computed for "
+        "this fit only. Pass a memory that can be written, or None.",
         RuntimeWarning,
         stacklevel=3,
     )
 
 
-def _compute(key: tuple, compute_rows: Callable[[], Arrays]) -> tuple[Arrays, str]:
-    arrays = compute_rows()
-    return arrays, _checksum(arrays)
-
-
-def _undamaged(entry: Any) -> Arrays | None:
-    try:
-        arrays, checksum = entry.get()
-    except Exception:  # A broken file can fail to load in any way.
-        return None
-    return arrays if _checksum(arrays) == checksum else None
-
-
-def _checksum(arrays: Arrays) -> str:
-    return "".join(fingerprint(array) for array in arrays.values())
+def _compute(key: tuple, compute: Callable[[], Arrays]) -> Arrays:
+    return compute()

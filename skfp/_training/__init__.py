@@ -1,1 +1,20 @@
 """Training with skorch: data set, net, schedule, best epoch, checkpoint."""
+
+from .checkpoint import Checkpoint, open_checkpoint
+from .dataset import TrainingSet
+from .fit import Steps, train_networks, train_one_pass
+from .history import completed_epochs, select_best_epoch
+from .signature import differences, fit_signature
+
+__all__ = [
+    "Checkpoint",
+    "Steps",
+    "TrainingSet",
+    "completed_epochs",
+    "differences",
+    "fit_signature",
+    "open_checkpoint",
+    "select_best_epoch",
+    "train_networks",
+    "train_one_pass",
+]

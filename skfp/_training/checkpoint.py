@@ -1,4 +1,4 @@
-"""Training that outlives its process: its whole state is on disk after every epoch."""
+"""Checkpoints: the whole state of training, written after every epoch and read to go on."""
 
 from __future__ import annotations
 
@@ -16,9 +16,8 @@ from skorch import NeuralNet
 from skorch.callbacks import Callback, EarlyStopping, LRScheduler
 from torch.optim import Optimizer
 
-from skfp._training.signature import differences
-from skfp._utils import distributed
-from skfp._utils.tensor_file import (
+from .._utils import distributed
+from .._utils.tensor_file import (
     Tensors,
     flatten_tensors,
     lists_to_tuples,
@@ -28,89 +27,68 @@ from skfp._utils.tensor_file import (
     read_tensors,
     write_tensors,
 )
+from .signature import differences
 
-FORMAT = 1
+FORMAT = 2
 _FILE = "checkpoint.safetensors"
-# What training needs of the rows of its history; callbacks may record what JSON cannot hold.
+# Columns of the history that training needs; callbacks may record what JSON cannot hold.
 _NUMBERS = ("epoch", "dur", "train_loss", "train_loss_best", "valid_loss", "valid_loss_best")
 
 
 class Checkpoint(Callback):
-    """Writes the state of training after each epoch, and takes it up where there is one.
+    """Write the state of training after each epoch, and restore it when training begins.
 
-    It comes after the callbacks that end training: the epoch that ends it is not on disk. A fit
+    It comes after the callbacks that end training, so the epoch that ends it is not written. A fit
     that was stopped early trains its last epoch once more when it is called again, with the same
     result.
 
     Parameters
     ----------
     path : Path or None
-        The file that keeps the state, written by the main process; None keeps nothing.
+        The file to write; None writes nothing.
     tensors, header
-        The state that is in it, empty where there is none.
-
-    Attributes
-    ----------
-    n_epochs : int
-        Epochs that are on disk.
-    parts : mapping of str to dict of str to Tensor
-        Tensors of the state that is on disk, part by part.
-    seed : int or None
-        Of the fit that is on disk, None where there is none.
+        The state in it, empty if there is none.
     """
 
     def __init__(self, path: Path | None, tensors: Tensors, header: dict[str, Any]) -> None:
         self.path = path
-        self.parts = nest_tensors(tensors)
+        self.tensors = nest_tensors(tensors)
         self.header = header
         self.seed: int | None = header.get("seed")
+        self.projection: torch.nn.Module | None = None
 
     @property
     def n_epochs(self) -> int:
+        """Number of epochs in the file."""
         return len(self.header.get("history", ()))
 
     def identify(self, signature: Mapping[str, Any], seed: int) -> None:
-        """Say what decides the fit, and refuse to go on with another one.
-
-        Parameters
-        ----------
-        facts : mapping of str to plain values
-        seed : int
-            Of all that is random in the fit.
+        """Set the signature and seed of the fit.
 
         Raises
         ------
         ValueError
-            If the state on disk is of a fit with other facts; the message names them.
+            If the file is of a fit with another signature.
         """
         self.signature, self.seed = dict(signature), seed
-        if changes := differences(self.header.get("facts", self.signature), self.signature):
+        if changes := differences(self.header.get("signature", self.signature), self.signature):
             raise ValueError(
                 f"The checkpoint in {str(self.path)!r}, of {self.n_epochs} epochs, is of another "
-                f"fit: {'; '.join(changes)}. Pass what that fit was given to continue it (a data "
-                "set must give the same images each time), or another checkpoint_dir to begin anew."
+                f"fit: {'; '.join(changes)}. Pass the parameters and images of that fit to "
+                "continue it (a data set must give the same images each time), or another "
+                "checkpoint_dir to start again."
             )
 
-    def follow(
-        self, schedule: LRScheduler | None, stopping: EarlyStopping, target: torch.nn.Module | None
-    ) -> None:
-        """Say whose state is kept besides that of the net.
-
-        Parameters
-        ----------
-        schedule : LRScheduler or None
-        stopping : EarlyStopping
-        target : nn.Module or None
-            What turns features into targets.
-        """
-        self.schedule, self.stopping, self.target = schedule, stopping, target
+    def keep(self, schedule: LRScheduler | None, stopping: EarlyStopping) -> None:
+        """Set the callbacks whose state is part of the checkpoint."""
+        self.schedule, self.stopping = schedule, stopping
 
     def on_train_begin(self, net: NeuralNet, **kwargs: Any) -> None:
-        """Take up the state that is on disk."""
+        """Restore the state in the file."""
         if not self.header:
             return
-        net.module_.load_state_dict(self.parts["module"])
-        load_optimizer_state(net.optimizer_, nest_tensors(self.parts["optimizer"]))
+        net.module_.load_state_dict(self.tensors["module"])
+        load_optimizer_state(net.optimizer_, nest_tensors(self.tensors["optimizer"]))
         for group, values in zip(
             net.optimizer_.param_groups, self.header["optimizer"], strict=True
         ):
@@ -125,19 +103,18 @@ class Checkpoint(Callback):
             self.stopping.best_model_weights_ = {
                 # Laid out as the weights that they may replace.
                 name: torch.empty_like(net.module_.state_dict()[name]).copy_(tensor)
-                for name, tensor in self.parts["best"].items()
+                for name, tensor in self.tensors["best"].items()
             }
         for row in none_to_nan(self.header["history"]):
             net.history.append({**row, "batches": []})
-        random = self.parts["random"]
-        torch.set_rng_state(random["torch"])
+        random = self.tensors["random"]
+        if len(random["training"]) == len(net.module_.generator.get_state()):  # the same device
+            net.module_.generator.set_state(random["training"])
         net.iterator_train__generator.set_state(random["batches"])
-        if "cuda" in random and torch.device(net.device).type == "cuda":
-            torch.cuda.set_rng_state(random["cuda"], net.device)
-        self.parts.clear()
+        self.tensors.clear()
 
     def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
-        """Put the state on disk; if that fails, warn and train on."""
+        """Write the state; if that fails, warn and train on."""
         if self.path is None or not distributed.is_main():
             return
         try:
@@ -153,23 +130,21 @@ class Checkpoint(Callback):
 
     def _write(self, net: NeuralNet, path: Path) -> None:
         random = {
-            "torch": torch.get_rng_state(),
+            "training": net.module_.generator.get_state(),
             "batches": net.iterator_train__generator.get_state(),
         }
-        if torch.device(net.device).type == "cuda":
-            random["cuda"] = torch.cuda.get_rng_state(net.device)
         adam = net.optimizer_.state_dict()
-        parts = {
+        tensors = {
             "module": net.module_.state_dict(),
             "best": self.stopping.best_model_weights_ or {},
-            "target": {} if self.target is None else self.target.state_dict(),
+            "projection": {} if self.projection is None else self.projection.state_dict(),
             "random": random,
             "optimizer": flatten_tensors(adam["state"]),
         }
         has_best = self.stopping.best_model_weights_ is not None
         header = {
             "format": FORMAT,
-            "facts": self.signature,
+            "signature": self.signature,
             "seed": self.seed,
             "history": nan_to_none([{key: row[key] for key in _NUMBERS} for row in net.history]),
             "optimizer": [
@@ -183,29 +158,22 @@ class Checkpoint(Callback):
                 "best_loss": self.stopping.dynamic_threshold_ if has_best else None,
             },
         }
-        tensors = {name: tensor.detach().cpu() for name, tensor in flatten_tensors(parts).items()}
-        write_tensors(path, tensors, header)
+        flat = {name: tensor.detach().cpu() for name, tensor in flatten_tensors(tensors).items()}
+        write_tensors(path, flat, header)
         self.header = header
 
 
 @contextmanager
 def open_checkpoint(folder: str | os.PathLike[str] | None) -> Iterator[Checkpoint]:
-    """Open a folder of checkpoints for one fit.
+    """Open a folder of checkpoints for one fit; None writes nothing.
 
-    Parameters
-    ----------
-    folder : str, path-like or None
-        Made where it is missing. None keeps nothing. Of several processes that train together, the
-        main one has the folder, and the others what is in it, or its error.
-
-    Yields
-    ------
-    checkpoint : Checkpoint
+    Of several processes that train together, the main one has the folder, and the others have its
+    content, or its error.
 
     Raises
     ------
     ValueError
-        If another fit is using the folder, or what is in it cannot be read.
+        If another fit is using the folder, or its content cannot be read.
     OSError
         If the folder cannot be made or written.
     """
@@ -224,7 +192,7 @@ def open_checkpoint(folder: str | os.PathLike[str] | None) -> Iterator[Checkpoin
 
 
 def _open(folder: Path, held: ExitStack) -> tuple[Path, Tensors, dict[str, Any]]:
-    """Lock a folder for as long as it is held, and read what is in it."""
+    """Lock a folder until `held` is closed, and read its content."""
     folder.mkdir(parents=True, exist_ok=True)
     try:
         held.enter_context(FileLock(folder / "checkpoint.lock").acquire(timeout=0))
@@ -239,34 +207,27 @@ def _open(folder: Path, held: ExitStack) -> tuple[Path, Tensors, dict[str, Any]]
     path = folder / _FILE
     if not path.exists():
         return path, {}, {}
-    wrong = f"Cannot go on from {str(path)!r}"
-    advice = "Delete it, or pass another checkpoint_dir, to begin anew."
+    wrong = f"Cannot continue from {str(path)!r}"
+    advice = "Delete it, or pass another checkpoint_dir, to start again."
     try:
         tensors, header = read_tensors(path)
     except ValueError as error:
         raise ValueError(f"{wrong}: {error}. {advice}") from error
     if not isinstance(header, dict) or header.get("format") != FORMAT:
-        raise ValueError(f"{wrong}: another version of skfp has written it. {advice}")
+        raise ValueError(f"{wrong}: it is from another version of skfp. {advice}")
     return path, tensors, header
 
 
-def load_optimizer_state(optimizer: Optimizer, moments: Mapping[Any, Tensors]) -> None:
-    """Give Adam its memory of earlier steps back.
-
-    Parameters
-    ----------
-    optimizer : Optimizer
-    moments : mapping of int to dict of str to Tensor
-        Parameter by parameter, numbered in figures or as in `split_parts`. Copied.
-    """
+def load_optimizer_state(optimizer: Optimizer, state: Mapping[Any, Tensors]) -> None:
+    """Load a copy of the optimizer's state of each parameter, by its number (int or str)."""
     # Fused Adam walks weights and moments side by side in memory: they must be laid out alike.
     laid_out = {
         int(parameter): {
-            name: moment.clone(
-                memory_format=torch.channels_last if moment.ndim == 4 else torch.contiguous_format
+            name: tensor.clone(
+                memory_format=torch.channels_last if tensor.ndim == 4 else torch.contiguous_format
             )
-            for name, moment in moments_of_parameter.items()
+            for name, tensor in tensors.items()
         }
-        for parameter, moments_of_parameter in moments.items()
+        for parameter, tensors in state.items()
     }
     optimizer.load_state_dict({**optimizer.state_dict(), "state": laid_out})

@@ -2,31 +2,18 @@
 
 from __future__ import annotations
 
-import warnings
+import copy
+from typing import TypeVar
 
 import torch
 from torch import nn
 
+Module = TypeVar("Module", bound=nn.Module)
+
 
 def choose_device(device: str | torch.device) -> torch.device:
-    """Turn an estimator's `device` parameter into a device that is there.
+    """Turn an estimator's `device` parameter into a device that torch can use here.
 
-    Parameters
-    ----------
-    device : str or torch.device
-        "auto" is a CUDA device if there is one, else the CPU.
-
-    Returns
-    -------
-    device : torch.device
-
-    Raises
-    ------
-    ValueError
-        If torch knows no such device, or there is none here.
-
-    Examples
-    --------
     >>> choose_device("cpu")
     device(type='cpu')
     """
@@ -52,34 +39,6 @@ def choose_device(device: str | torch.device) -> torch.device:
     return chosen
 
 
-class OnDevice(nn.Module):
-    """Move a batch to a device before a module sees it, in halves where it has no room for all.
-
-    Parameters
-    ----------
-    module : nn.Module
-        Moved to the device with its weights.
-    device : torch.device
-    """
-
-    def __init__(self, module: nn.Module, device: torch.device) -> None:
-        super().__init__()
-        self.module = module.to(device)
-        self.device = device
-
-    def forward(self, batch: torch.Tensor) -> torch.Tensor:
-        """Move the batch and pass it to the module."""
-        try:
-            return self.module(batch.to(self.device, non_blocking=True))
-        except torch.OutOfMemoryError:
-            if len(batch) < 2:
-                raise
-        # Past the handler, which would keep the tensors of the failed pass alive.
-        torch.cuda.empty_cache()
-        warnings.warn(
-            f"The device is out of memory for {len(batch)} images at a time: they pass through in "
-            "halves.",
-            RuntimeWarning,
-            stacklevel=2,
-        )
-        return torch.cat([self(half) for half in batch.tensor_split(2)])
+def on_device(module: Module, device: torch.device) -> Module:
+    """Return a module on a device: itself if it is on the CPU and stays there, else a copy."""
+    return module if device.type == "cpu" else copy.deepcopy(module).to(device)

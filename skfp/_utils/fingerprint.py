@@ -1,9 +1,10 @@
-"""Digests of arrays and callables, which say whether what a computation depends on has changed."""
+"""Digests of arrays and callables: they differ where a computation would give another result."""
 
 from __future__ import annotations
 
 import functools
 import hashlib
+from collections.abc import Iterable
 from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
@@ -11,50 +12,41 @@ import numpy as np
 import torch
 from joblib.hashing import NumpyHasher
 
-from skfp._data.sources import Source, as_source, row_chunks
 
-
-def fingerprint(array: np.ndarray | Source) -> str:
-    """SHA-256 of an array's type, shape and values, read in parts."""
+def fingerprint(array: Any, row_slices: Iterable[slice] = (slice(None),)) -> str:
+    """SHA-256 of an array's dtype, shape and values, read slice by slice."""
     digest = hashlib.sha256(f"{array.dtype.str} {array.shape}".encode())
-    rows = as_source(array if array.ndim else array[None])
-    for shard in row_chunks(rows):
-        digest.update(np.ascontiguousarray(rows[shard]).data)
+    rows = array if array.ndim else array[None]
+    for chunk in row_slices:
+        digest.update(np.ascontiguousarray(rows[chunk]).data)
     return digest.hexdigest()
 
 
 def fingerprint_callable(function: Any) -> str:
     """SHA-256 of what a callable computes, as far as it holds that itself.
 
-    Parameters
-    ----------
-    function : callable
-        Of a function, its code counts and what that holds on to: defaults, variables of functions
-        around it, the object of a bound method, the arguments of a partial. Of any other object,
-        its class by name, and its state. What it calls is not looked into.
-
-    Returns
-    -------
-    fingerprint : str of 64 hexadecimal digits
-        The same in every process, wherever the function stands in its file.
+    Of a function, this covers its code and what it holds: defaults, closure variables, the object
+    of a bound method, the arguments of a partial. Of any other object, it covers the name of its
+    class and its state. Functions that it calls are not covered. The digest is the same in every
+    process, wherever the function stands in its file.
 
     Raises
     ------
     TypeError
-        If it holds something that has no values to compare, such as an open file.
+        If the callable holds something without comparable values, such as an open file.
     """
     try:
         return _Hasher("sha256").hash(function)
-    except Exception as error:  # objects may fail in any way to say what they hold
+    except Exception as error:  # objects may fail in any way to give their state
         raise TypeError(
-            f"Cannot tell whether {function!r} is the one of an earlier fit, as it holds something "
-            f"that has no values to compare ({error}). Let it hold numbers, text, arrays and "
-            "modules only."
+            f"Cannot compare {function!r} with that of an earlier fit, as it holds something "
+            f"without comparable values ({error}). Let it hold numbers, text, arrays and modules "
+            "only."
         ) from error
 
 
 class _Hasher(NumpyHasher):
-    """joblib's hash, which knows functions by name and tensors by their address."""
+    """joblib's hasher, which by itself knows functions by name and tensors by their address."""
 
     def __init__(self, hash_name: str) -> None:
         super().__init__(hash_name)
@@ -85,9 +77,8 @@ class _Hasher(NumpyHasher):
 def _spell(constant: Any) -> str:
     """Write code, or a constant in it, so that it reads alike after lines have moved."""
     if isinstance(constant, CodeType):
-        code = constant
-        names = (code.co_names, code.co_varnames, code.co_freevars)
-        return f"{code.co_code!r} {[_spell(one) for one in code.co_consts]} {names}"
+        names = (constant.co_names, constant.co_varnames, constant.co_freevars)
+        return f"{constant.co_code!r} {[_spell(one) for one in constant.co_consts]} {names}"
     if isinstance(constant, frozenset):
-        return f"frozenset {sorted(map(_spell, constant))}"  # in no order of its own
+        return f"frozenset {sorted(map(_spell, constant))}"  # a set has no order
     return repr(constant)

@@ -1,7 +1,4 @@
-"""Files of named tensors with a JSON header: safetensors, which holds no code, written whole.
-
-Names of tensors are paths, "part.name"; values that JSON has no form for take one and come back.
-"""
+"""Files of named tensors with a JSON header: safetensors, which holds no code."""
 
 from __future__ import annotations
 
@@ -23,22 +20,14 @@ Tensors = dict[str, torch.Tensor]
 
 
 def write_tensors(path: Path, tensors: Tensors, header: dict[str, Any]) -> None:
-    """Write a file, or leave the one that is there as it is.
-
-    Parameters
-    ----------
-    path : Path
-        In a folder that is there.
-    tensors : dict of str to Tensor
-    header : dict
-        Plain values that JSON has a form for.
+    """Write a file whole, or leave the one that is there as it is.
 
     Raises
     ------
     OSError
         If the file cannot be written: no space, no permission.
     """
-    # safetensors takes tensors that share no memory, as tied weights do, row by row.
+    # safetensors takes only tensors that share no memory, as tied weights do, and are contiguous.
     tensors = {
         name: tensor.clone(memory_format=torch.contiguous_format)
         for name, tensor in tensors.items()
@@ -47,25 +36,18 @@ def write_tensors(path: Path, tensors: Tensors, header: dict[str, Any]) -> None:
     # Written beside its place and moved there: at no moment is there half a file.
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as folder:
         temporary = Path(folder) / path.name
+        temporary.touch()  # with the permissions of any new file: safetensors grants its owner only
+        mode = temporary.stat().st_mode
         try:
             save_file(tensors, temporary, metadata)
         except SafetensorError as error:
             raise OSError(f"Cannot write {str(path)!r}: {error}") from error
+        temporary.chmod(mode)
         os.replace(temporary, path)
 
 
 def read_tensors(path: Path) -> tuple[Tensors, Any]:
-    """Read what `write_tensors` has written, without running anything in the file.
-
-    Parameters
-    ----------
-    path : Path
-
-    Returns
-    -------
-    tensors : dict of str to Tensor
-    header : object
-        None where the file has none.
+    """Read tensors and header (None if there is none); nothing in the file is run.
 
     Raises
     ------
@@ -77,29 +59,29 @@ def read_tensors(path: Path) -> tuple[Tensors, Any]:
             header = json.loads((file.metadata() or {}).get("skfp", "null"))
             return {name: file.get_tensor(name) for name in file.keys()}, header  # noqa: SIM118
     except (OSError, RecursionError, SafetensorError, ValueError) as error:
-        raise ValueError(f"it is no whole safetensors file ({error})") from error
+        raise ValueError(f"it is not a complete safetensors file ({error})") from error
 
 
-def flatten_tensors(parts: Mapping[Any, Mapping[Any, torch.Tensor]]) -> Tensors:
-    """Name the tensors of several parts "part.name"."""
+def flatten_tensors(groups: Mapping[Any, Mapping[Any, torch.Tensor]]) -> Tensors:
+    """Name the tensors of several groups "group.name"."""
     return {
         f"{group}.{name}": tensor
-        for group, named in parts.items()
+        for group, named in groups.items()
         for name, tensor in named.items()
     }
 
 
 def nest_tensors(tensors: Tensors) -> defaultdict[str, Tensors]:
-    """Take apart again what `join_parts` has joined; a part that is not there is empty."""
-    parts: defaultdict[str, Tensors] = defaultdict(dict)
+    """Undo `flatten_tensors`; a group that is not there is empty."""
+    groups: defaultdict[str, Tensors] = defaultdict(dict)
     for path, tensor in tensors.items():
-        shard, _, name = path.partition(".")
-        parts[shard][name] = tensor
-    return parts
+        group, _, name = path.partition(".")
+        groups[group][name] = tensor
+    return groups
 
 
 def to_jsonable(value: Any) -> Any:
-    """Give a value the form that JSON has for it, or leave it as it is where there is none."""
+    """Turn arrays, paths and devices into what JSON can hold; other values stay as they are."""
     if isinstance(value, np.ndarray | np.generic):
         return value.tolist()
     if isinstance(value, os.PathLike):
@@ -108,14 +90,14 @@ def to_jsonable(value: Any) -> Any:
 
 
 def lists_to_tuples(value: Any) -> Any:
-    """Make a tuple of a list, also in a dict: JSON has made lists of tuples."""
+    """Make a tuple of a list, also in a dict: JSON makes lists of tuples."""
     if isinstance(value, dict):
         return {key: lists_to_tuples(one) for key, one in value.items()}
     return tuple(value) if isinstance(value, list) else value
 
 
 def nan_to_none(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Write null for losses that are not finite, which JSON has no form for."""
+    """Replace losses that are not finite by None: JSON cannot hold them."""
     return [
         {
             key: None if isinstance(number, float) and not math.isfinite(number) else number
@@ -126,7 +108,7 @@ def nan_to_none(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def none_to_nan(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Read what `without_nan` has written."""
+    """Undo `nan_to_none`."""
     return [
         {key: math.nan if number is None else number for key, number in row.items()} for row in rows
     ]

@@ -1,0 +1,130 @@
+"""Documentation that the three estimators share, written once."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import TypeVar
+
+_SHARED = {
+    "z": """
+z : int, default=128
+    Size of the embedding: the number of values per image.
+""",
+    "encoder": """
+encoder : {{"image", "features", "small", "large"}} or callable, default="image"
+    The network to train. "image" is the paper's encoder of images ({image}), "features" a
+    perceptron on the features of the loss network ({features}), normalised: without that, such an
+    encoder hardly learns ("paper-features" is the paper's, which is not). "small" and "large" are
+    "image" with half and twice the channels: for images of 64 by 64 pixels they take 8, 30
+    ("image") and 112 MFLOP each (`python -m benchmarks encoders`). A function takes the size
+    (height, width) of the images, at least 64 each, and returns a new module from float images
+    (b, 3, height, width) in [0, 1] to a tensor (b, ...), which is flattened and mapped linearly to
+    the embedding; `save` cannot keep such a module.
+""",
+    "loss_network": """
+loss_network : str, LossNetwork, path-like, torch.nn.Module, callable or list, default="alexnet"
+    {role} "alexnet" is the paper's: AlexNet pretrained on ImageNet, cut after its second ReLU,
+    followed by a sigmoid; its weights come with the package. A path to a file of weights gives the
+    same layers other weights. Another name is a model of torchvision, such as "vgg16", or of timm,
+    such as "timm:resnet26". A module or function maps float images (b, 3, height, width) in [0, 1]
+    to a tensor (b, ...); a module is copied and frozen. A :class:`LossNetwork` says more, such as
+    the layer. Several networks in a list are joined, each with its share of the loss.
+""",
+    "max_epochs": """
+max_epochs : int, default=50
+    Maximum number of epochs.
+random_state : int, RandomState instance or None, default=None
+    Determines initial weights, the held-out images and the order of batches. Pass an int for the
+    same embedding in every fit, bit for bit on a CPU with the same number of threads.
+""",
+    "parameters": """
+image_shape : tuple of int or None, default=None
+    (height, width), (height, width, channels) or (channels, height, width) of an image if X holds
+    flattened rows. Rows without it are read as grey images as square as possible.
+batch_size : int or "auto", default="auto"
+    Images per training step. "auto" is {batch_size}.
+lr : float, default={lr}
+    Learning rate of Adam; the highest one if there is a schedule.
+lr_schedule : {{"one-cycle"}} or None, default={lr_schedule}
+    "one-cycle" raises the learning rate to `lr` and then lowers it to almost zero over
+    `max_epochs`; None keeps it at `lr`, as the paper does.
+validation_fraction : float in (0, 1), default=0.2
+    Share of the images that is held out for validation if fit gets no `X_val`.
+patience : int, default=10
+    Training stops after this many epochs without a lower validation loss.
+gamma : float, default=0.0
+    Weight of the variational term. If positive, embeddings are drawn from a normal distribution in
+    training, and `transform` returns its mean.
+warm_start : bool, default=False
+    Whether fit continues from the networks of an earlier fit or partial_fit, for another
+    `max_epochs`, instead of starting again.
+memory : str, path-like, joblib.Memory or None, default=None
+    Where to cache the features of the loss network, for the next fit on the same images with the
+    same loss network, also in other processes. None computes them once per fit. Entries are pickles
+    written by joblib: use a folder that only you can write to. A data set with random transforms
+    gives other images each time, so no entry is ever found again.
+checkpoint_dir : str, path-like or None, default=None
+    Folder, one for each fit, where the state of training is written after every epoch. When fit is
+    called again with the same images and parameters, it continues from there, and ends bit for bit
+    where it would have ended without a break, on a CPU with the same number of threads. The files
+    hold numbers and JSON, no code, and not the state of `callbacks`. A data set must give the same
+    images each time.
+device : str or torch.device, default="auto"
+    Where to compute. "auto" is a CUDA device if there is one, else the CPU.
+verbose : int, default=0
+    0 is silent, 1 prints a line per epoch, 2 shows a progress bar in terminals and notebooks.
+callbacks : list of skorch.callbacks.Callback or None, default=None
+    Callbacks of the training.
+net_params : dict or None, default=None
+    Further parameters of the :class:`skorch.NeuralNet` that trains, such as ``{{"compile": True}}``
+    or ``{{"optimizer__weight_decay": 1e-4}}``. ``{{"autocast": False}}`` trains in float32 on a
+    GPU, where the default is mixed bfloat16.
+""",
+    "attributes": """
+encoder_ : torch.nn.Module
+    The encoder at its best epoch, on the CPU.
+decoder_ : torch.nn.Module
+    The decoder at its best epoch, on the CPU.
+loss_network_ : FrozenNetwork{or_none}
+    The frozen loss network.
+history_ : list of dict
+    One row per epoch with the keys "epoch", "train_loss", "valid_loss" and "seconds".
+best_epoch_ : int
+    The epoch, counted from 1, whose weights were kept.
+validation_loss_ : float
+    The loss of the best epoch on the held-out images.
+n_epochs_ : int
+    Number of epochs trained.
+batch_size_ : int
+    Images per training step.
+n_parameters_ : int
+    Number of trained parameters, of encoder and decoder together.
+image_shape_ : tuple of int
+    Shape of an image in fit.
+n_features_in_ : int
+    Number of values in an image.
+feature_names_in_ : ndarray of shape (n_features_in_,)
+    Column names of X, if it was a table of flattened images.
+""",
+    "references": """
+.. [1] G. Grund Pihlgren, F. Sandin, M. Liwicki, "Pretraining Image Encoders without Reconstruction
+   via Feature Prediction Loss", ICPR 2020.
+""",
+}
+
+Class = TypeVar("Class", bound=type)
+
+
+def fill_docstring(**values: str) -> Callable[[Class], Class]:
+    """Return a decorator that replaces lines ``<name>`` of a class docstring by shared sections."""
+
+    def fill(cls: Class) -> Class:
+        doc = inspect.cleandoc(cls.__doc__ or "")
+        for name, text in _SHARED.items():
+            if f"<{name}>" in doc:
+                doc = doc.replace(f"<{name}>", text.strip().format(**values))
+        cls.__doc__ = doc
+        return cls
+
+    return fill

@@ -1,0 +1,263 @@
+"""One fit: extract features, project them, train encoder and decoder, keep the best epoch."""
+
+from __future__ import annotations
+
+import copy
+from contextlib import ExitStack
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.model_selection import train_test_split
+from sklearn.utils import check_random_state
+from torch import nn
+
+from ._data import ImageSet, Preprocess
+from ._features import FeatureExtractor, PCAProjection
+from ._loss_network import load_loss_network
+from ._networks import Architecture, Autoencoder
+from ._state import FittedState, Networks, make_criterion
+from ._training import (
+    Checkpoint,
+    Steps,
+    TrainingSet,
+    fit_signature,
+    open_checkpoint,
+    select_best_epoch,
+    train_networks,
+    train_one_pass,
+)
+from ._utils import distributed
+from ._utils.devices import choose_device
+from ._utils.random import seeded, training_generator
+
+
+def fit_networks(
+    parameters: Any,
+    architecture: Architecture,
+    images: ImageSet,
+    feature_names: np.ndarray | None,
+    valid_images: ImageSet | None,
+    start: FittedState | None,
+) -> FittedState:
+    """Train networks on images, from an earlier state if there is one.
+
+    `parameters` is the estimator: its parameters are read, and nothing in it changes.
+    """
+    device = choose_device(parameters.device)
+    drawn_seed = _draw_seed(parameters.random_state)
+    with open_checkpoint(parameters.checkpoint_dir) as checkpoint, ExitStack() as random:
+        seed = drawn_seed if checkpoint.seed is None else checkpoint.seed
+        random.enter_context(seeded(seed))
+        run = _Run(architecture, images, device, parameters.memory, start)
+        if parameters.checkpoint_dir is not None:
+            initial = None if start is None else filter(None, start.networks.trained)
+            signature = fit_signature(parameters, images, valid_images, run.loss_network, initial)
+            checkpoint.identify(signature, seed)
+        run.prepare(start, checkpoint)
+        if valid_images is None:
+            train_rows, valid_rows = train_test_split(
+                np.arange(len(images)),
+                test_size=parameters.validation_fraction,
+                random_state=seed,
+            )
+            train = run.training_set(train_rows)
+            valid = TrainingSet(train.inputs, train.targets, valid_rows)
+        else:
+            train = run.training_set()
+            valid = run.validation_set(valid_images)
+        net = train_networks(
+            run.autoencoder(),
+            run.criterion(),
+            train,
+            valid,
+            _steps(parameters, device, seed, random),
+            max_epochs=parameters.max_epochs,
+            lr_schedule=parameters.lr_schedule,
+            patience=parameters.patience,
+            verbose=int(parameters.verbose),
+            callbacks=parameters.callbacks or (),
+            checkpoint=checkpoint,
+        )
+    earlier = [] if start is None else start.history
+    history, best = select_best_epoch(net, parameters.max_epochs, earlier)
+    return FittedState(
+        format=images.format if start is None else start.format,
+        feature_names=feature_names,
+        architecture=architecture,
+        n_features=run.n_features,
+        networks=run.networks.on_cpu(),
+        history=history,
+        seed=seed,
+        batch_size=parameters._batch_size(),
+        best_epoch=best["epoch"],
+        validation_loss=best["valid_loss"],
+    )
+
+
+def fit_networks_to_batch(
+    parameters: Any,
+    architecture: Architecture,
+    images: ImageSet,
+    feature_names: np.ndarray | None,
+    start: FittedState | None,
+) -> FittedState:
+    """Train networks once over a batch of a stream; arguments are as in `fit_networks`."""
+    device = choose_device(parameters.device)
+    first_seed = _draw_seed(parameters.random_state) if start is None else start.seed
+    history = [] if start is None else start.history
+    seed = first_seed + len(history)
+    with ExitStack() as random:
+        random.enter_context(seeded(seed))
+        run = _Run(architecture, images, device, None, start)
+        run.prepare(start)
+        steps = _steps(parameters, device, seed, random)
+        if parameters.lr_schedule == "one-cycle":
+            # At its highest, it would undo in one step what a fit has ended with.
+            steps = steps._replace(lr=parameters.lr / 10)
+        net = train_one_pass(
+            run.autoencoder(),
+            run.criterion(),
+            run.training_set(),
+            steps,
+            {} if start is None else start.optimizer_state,
+            callbacks=parameters.callbacks or (),
+        )
+    row = {
+        "epoch": len(history) + 1,
+        "train_loss": net.history[-1]["train_loss"],
+        "seconds": distributed.broadcast(net.history[-1]["dur"]),
+    }
+    return FittedState(
+        format=images.format if start is None else start.format,
+        feature_names=feature_names,
+        architecture=architecture,
+        n_features=run.n_features,
+        networks=run.networks.on_cpu(),
+        history=[*history, row],
+        seed=first_seed,
+        batch_size=steps.batch_size,
+        optimizer_state={
+            parameter: {name: tensor.cpu() for name, tensor in tensors.items()}
+            for parameter, tensors in net.optimizer_.state_dict()["state"].items()
+        },
+    )
+
+
+class _Run:
+    """The networks of one fit, and the inputs and targets that they are trained on."""
+
+    def __init__(
+        self,
+        architecture: Architecture,
+        images: ImageSet,
+        device: torch.device,
+        memory: Any,
+        start: FittedState | None,
+    ) -> None:
+        self.architecture = architecture
+        self.images = images
+        self.preprocess = Preprocess(images.format.size)
+        self.device = device
+        self.memory = memory
+        if start is not None:
+            # Networks are copied, so that a fit that fails leaves the earlier state as it is.
+            self.loss_network = copy.deepcopy(start.networks.loss_network)
+        elif architecture.loss_network is None:
+            self.loss_network = None
+        else:
+            self.loss_network = load_loss_network(architecture.loss_network)
+
+    @property
+    def n_features(self) -> int:
+        """Number of features of the loss network."""
+        return 0 if self.extractor is None else self.extractor.n_features
+
+    def prepare(self, start: FittedState | None, checkpoint: Checkpoint | None = None) -> None:
+        """Extract features, and make the networks or copy those of an earlier state."""
+        self.extractor = self._extract(self.images)
+        if start is not None:
+            encoder, decoder, variance_head = copy.deepcopy(start.networks.trained)
+            projection = start.networks.projection
+        else:
+            architecture, size = self.architecture, self.preprocess.output_size
+            mean = None
+            if architecture.encoder == "features" and self.extractor is not None:
+                mean = self.extractor.mean()
+            encoder = architecture.make_encoder(self.n_features, size, mean)
+            projection = self._projection(checkpoint)
+            decoder = architecture.make_decoder(self.n_features, size, projection)
+            variance_head = architecture.make_variance_head(encoder)
+        if checkpoint is not None:
+            checkpoint.projection = projection
+        self.networks = Networks(encoder, decoder, variance_head, self.loss_network, projection)
+
+    def autoencoder(self) -> Autoencoder:
+        """Join the networks to the module that is trained."""
+        stored = self.architecture.takes_features
+        return Autoencoder(nn.Identity() if stored else self.preprocess, *self.networks.trained)
+
+    def criterion(self) -> nn.Module:
+        """Make the loss."""
+        return make_criterion(self.architecture, self.n_features, self.preprocess, self.networks)
+
+    def training_set(self, rows: np.ndarray | None = None) -> TrainingSet:
+        """Pair the inputs and targets of some images, by default of all."""
+        return self._pairs(self.images, self.extractor, rows)
+
+    def validation_set(self, images: ImageSet) -> TrainingSet:
+        """Pair the inputs and targets of other images."""
+        return self._pairs(images, self._extract(images))
+
+    def _extract(self, images: ImageSet) -> FeatureExtractor | None:
+        if self.loss_network is None:
+            return None
+        extractor = FeatureExtractor.from_images(
+            images, self.preprocess, self.loss_network, self.device, self.memory
+        )
+        return extractor.stored() if self.architecture.takes_features else extractor
+
+    def _projection(self, checkpoint: Checkpoint | None) -> PCAProjection | None:
+        if self.architecture.target_components is None or self.extractor is None:
+            return None
+        if checkpoint is not None and checkpoint.tensors["projection"]:
+            return PCAProjection(**checkpoint.tensors["projection"])
+        return self.extractor.fit_projection(self.architecture.target_components)
+
+    def _pairs(
+        self, images: ImageSet, extractor: FeatureExtractor | None, rows: np.ndarray | None = None
+    ) -> TrainingSet:
+        rows = np.arange(len(images)) if rows is None else rows
+        inputs = images if extractor is None else extractor.source
+        if self.architecture.loss == "pixels" or extractor is None:
+            return TrainingSet(inputs, images, rows)
+        if self.networks.projection is not None:
+            return TrainingSet(inputs, extractor.projected(self.networks.projection), rows)
+        stored = self.architecture.takes_features
+        return TrainingSet(inputs, inputs if stored else extractor.features(), rows)
+
+
+def _draw_seed(random_state: Any) -> int:
+    seed = int(check_random_state(random_state).randint(np.iinfo(np.int32).max))
+    return distributed.broadcast(seed)
+
+
+def _steps(parameters: Any, device: torch.device, seed: int, random: ExitStack) -> Steps:
+    """Make the settings of training steps, with a generator that goes on from initial weights.
+
+    torch's own generator is given back to other threads before training begins, unless a module
+    of the user's may draw from it, in dropout for example.
+    """
+    owns_generator = not callable(parameters.encoder)
+    generator = training_generator(device, copy=owns_generator)
+    if owns_generator:
+        random.close()
+    return Steps(
+        batch_size=parameters._batch_size(),
+        lr=parameters.lr,
+        gamma=parameters.gamma,
+        device=device,
+        seed=seed,
+        generator=generator,
+        net_params=parameters.net_params or {},
+    )

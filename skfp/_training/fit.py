@@ -1,0 +1,149 @@
+"""Training of an autoencoder with skorch: schedule, early stopping, best epoch, checkpoint."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from skorch import NeuralNet
+from skorch.callbacks import Callback, EarlyStopping, LRScheduler
+from skorch.helper import predefined_split
+from torch import nn
+
+from .._networks import Autoencoder
+from .._utils.malloc import keep_freed_memory
+from .checkpoint import Checkpoint, load_optimizer_state
+from .dataset import TrainingSet, collate
+from .net import AutoencoderNet
+from .progress import make_progress
+
+
+class StopWhenDiverged(Callback):
+    """End training after an epoch whose training loss is not finite: no later one will be."""
+
+    def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
+        """Stop as skorch's own early stopping does."""
+        if not math.isfinite(net.history[-1]["train_loss"]):
+            raise KeyboardInterrupt
+
+
+class Steps(NamedTuple):
+    """How training steps are made, as in the estimators.
+
+    `generator` draws the variational embeddings, `seed` the order of batches.
+    """
+
+    batch_size: int
+    lr: float
+    gamma: float
+    device: torch.device
+    seed: int
+    generator: torch.Generator
+    net_params: Mapping[str, Any]
+
+
+@keep_freed_memory()
+def train_networks(
+    autoencoder: Autoencoder,
+    criterion: nn.Module,
+    train: TrainingSet,
+    valid: TrainingSet,
+    steps: Steps,
+    *,
+    max_epochs: int,
+    lr_schedule: str | None,
+    patience: int,
+    verbose: int,
+    callbacks: Sequence[Any],
+    checkpoint: Checkpoint,
+) -> NeuralNet:
+    """Train an autoencoder in place and leave it at its best epoch.
+
+    Other parameters are those of the estimators. Returns skorch's net, with its history.
+    """
+    schedule = None
+    if lr_schedule == "one-cycle":
+        n_batches = -(-len(train) // steps.batch_size)
+        schedule = LRScheduler(
+            torch.optim.lr_scheduler.OneCycleLR,
+            max_lr=steps.lr,
+            total_steps=n_batches * max_epochs + 1,
+            step_every="batch",
+            event_name=None,
+        )
+    stopping = EarlyStopping(patience=patience, threshold=0, load_best=True)
+    checkpoint.keep(schedule, stopping)
+    # Progress comes before what may end training after an epoch, so that each epoch is shown.
+    ours = make_progress(verbose, len(train), max_epochs)
+    ours += [schedule] if schedule else []
+    ours += [StopWhenDiverged(), stopping, checkpoint]
+    net = _make_net(
+        autoencoder,
+        criterion,
+        steps,
+        max_epochs=max_epochs,
+        train_split=predefined_split(valid.to(steps.device)),
+        callbacks=[*ours, *callbacks],
+    )
+    epochs = max_epochs - checkpoint.n_epochs
+    return net.initialize().partial_fit(train.to(steps.device), y=None, epochs=epochs)
+
+
+@keep_freed_memory()
+def train_one_pass(
+    autoencoder: Autoencoder,
+    criterion: nn.Module,
+    train: TrainingSet,
+    steps: Steps,
+    optimizer_state: Mapping[int, dict[str, torch.Tensor]],
+    *,
+    callbacks: Sequence[Any],
+) -> NeuralNet:
+    """Train an autoencoder in place, once over a training set, from an optimizer state.
+
+    Returns skorch's net, with its history and optimizer.
+    """
+    net = _make_net(
+        autoencoder, criterion, steps, max_epochs=1, train_split=None, callbacks=list(callbacks)
+    ).initialize()
+    load_optimizer_state(net.optimizer_, optimizer_state)
+    return net.partial_fit(train.to(steps.device), y=None)
+
+
+def _make_net(
+    autoencoder: Autoencoder, criterion: nn.Module, steps: Steps, **parameters: Any
+) -> AutoencoderNet:
+    device = steps.device
+    autoencoder.generator = steps.generator
+    ours: dict[str, Any] = {
+        "gamma": steps.gamma,
+        "lr": steps.lr,
+        "batch_size": steps.batch_size,
+        "iterator_train__shuffle": True,
+        "iterator_train__generator": torch.Generator().manual_seed(steps.seed),
+        "iterator_train__collate_fn": collate,
+        "iterator_valid__collate_fn": collate,
+        "device": device,
+        "verbose": 0,
+        **parameters,
+    }
+    if taken := ours.keys() & steps.net_params.keys():
+        raise ValueError(
+            f"net_params sets {min(taken)!r}, which the estimator sets itself. Use the parameters "
+            "of the estimator, and net_params only for others of skorch's NeuralNet."
+        )
+    defaults: dict[str, Any] = {
+        "autocast": device.type == "cuda",
+        "optimizer": torch.optim.Adam,
+        "optimizer__fused": device.type in ("cpu", "cuda"),
+        # The validation iterator draws a seed that it does not use: not from the user's generator.
+        "iterator_valid__generator": steps.generator if device.type == "cpu" else torch.Generator(),
+        # run_single_epoch records the losses itself.
+        "callbacks__train_loss": None,
+        "callbacks__valid_loss": None,
+        "callbacks__print_log": None,
+    }
+    module = autoencoder.to(device).to(memory_format=torch.channels_last)
+    return AutoencoderNet(module, criterion=criterion, **defaults | ours | dict(steps.net_params))

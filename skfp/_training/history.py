@@ -1,0 +1,90 @@
+"""What came of training: its epochs, the best of them, and warnings if it ended badly."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+from skorch import NeuralNet
+
+from .._utils import distributed
+
+
+def completed_epochs(net: NeuralNet) -> list[dict[str, Any]]:
+    """List the epochs that were trained and validated, with the main process's seconds."""
+    completed = [
+        {
+            "epoch": row["epoch"],
+            "train_loss": row["train_loss"],
+            "valid_loss": row["valid_loss"],
+            "seconds": row["dur"],
+        }
+        for row in net.history
+        if "valid_loss" in row
+    ]
+    return distributed.broadcast(completed)
+
+
+def select_best_epoch(
+    net: NeuralNet, max_epochs: int, earlier: Sequence[dict[str, Any]] = ()
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """List all epochs and find the new one of the lowest validation loss.
+
+    Parameters
+    ----------
+    net : NeuralNet
+        After training.
+    max_epochs : int
+        How many epochs were asked for.
+    earlier : list of dict
+        Epochs of the fits that this one continues.
+
+    Returns
+    -------
+    epochs : list of dict
+        All of them, numbered from 1.
+    best : dict
+        The best of the new ones.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        If training was interrupted before the first epoch was complete.
+    ValueError
+        If no epoch has a finite validation loss.
+
+    Warns
+    -----
+    UserWarning
+        If training diverged or was interrupted after a good epoch.
+    """
+    completed = completed_epochs(net)
+    if not completed:
+        raise KeyboardInterrupt("Interrupted before the first epoch was complete.")
+    for row in completed:
+        row["epoch"] += len(earlier)
+    last = completed[-1]
+    finite = [row for row in completed if math.isfinite(row["valid_loss"])]
+    message = ""
+    if not (finite and math.isfinite(last["train_loss"])):
+        message = (
+            f"Training diverged in epoch {last['epoch']}: the loss is {last['train_loss']:g} in "
+            f"training and {last['valid_loss']:g} in validation, at a learning rate of "
+            f"{net.optimizer_.param_groups[0]['lr']:.2g}. Lower lr={net.lr:g}, to "
+            f"{net.lr / 10:g} for example, and look for images with extreme values."
+        )
+        if not finite:
+            raise ValueError(message)
+    elif len(completed) < len(net.history):
+        message = (
+            f"Training was interrupted in epoch {len(earlier) + len(net.history)} of "
+            f"{len(earlier) + max_epochs}. The code that called fit goes on: interrupt again to "
+            "stop that too."
+        )
+    if message:
+        warnings.warn(
+            f"{message} The encoder is that of the best epoch before.", UserWarning, stacklevel=5
+        )
+    return [*earlier, *completed], min(finite, key=lambda row: row["valid_loss"])

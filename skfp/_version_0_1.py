@@ -1,0 +1,59 @@
+"""Files that version 0.1 saved, read as those of this version."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ._utils.tensor_file import Tensors
+
+_LOSSES = {
+    "FeaturePredictionEncoder": "features",
+    "PerceptualAutoencoder": "perceptual",
+    "PixelAutoencoder": "pixels",
+}
+_TENSORS = {
+    "encoder_": "encoder",
+    "decoder_": "decoder",
+    "loss_network_": "loss_network",
+    "_target": "projection",
+    "_variance_head": "variance_head",
+    "_moments": "optimizer_state",
+}
+
+
+def upgrade(header: dict[str, Any], tensors: Tensors) -> tuple[dict[str, Any], Tensors]:
+    """Rewrite header and tensors of format 1 as those of format 2."""
+    parameters = dict(header["parameters"])
+    normalized = parameters.pop("normalize_features")
+    parameters["encoder"] = _encoder(parameters["encoder"], normalized)
+    for dropped in ("precision", "compile"):
+        parameters.pop(dropped)
+    learned = header["learned"]
+    networks = learned["_structure"]
+    state = {
+        "format": learned["_format"],
+        "feature_names": learned.get("feature_names_in_"),
+        "architecture": {
+            "loss": _LOSSES[header["estimator"]],
+            "z": networks["z"],
+            "encoder": _encoder(networks["encoder"], networks["normalize_features"]),
+            "variational": networks["gamma > 0"],
+            "loss_network": networks["loss_network"],
+            "target_components": networks.get("target_components"),
+        },
+        "n_features": learned["_n_loss_features"],
+        "history": learned["history_"],
+        "seed": learned["_seed"],
+        "batch_size": learned["batch_size_"],
+        "best_epoch": learned.get("best_epoch_"),
+        "validation_loss": learned.get("validation_loss_"),
+    }
+    renamed = {}
+    for path, tensor in tensors.items():
+        group, _, name = path.partition(".")
+        renamed[f"{_TENSORS.get(group, group)}.{name}"] = tensor
+    return {**header, "parameters": parameters, "state": state}, renamed
+
+
+def _encoder(name: Any, normalized: bool) -> Any:
+    return "paper-features" if name == "features" and not normalized else name
