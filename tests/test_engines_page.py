@@ -105,7 +105,7 @@ class TestRay:
         np.testing.assert_allclose(together, alone, rtol=1e-5)
 
     def test_map_batches(self, saved, encoder, frames, ray):
-        code = code_of("ray.data").replace('"encoder', f'"{Path.cwd()}/encoder')
+        code = code_of("ray").replace('"encoder', f'"{Path.cwd()}/encoder')
         names = {"__name__": "__main__", "images": frames}
         exec(code, names)
         rows = names["embedding"].take_all()

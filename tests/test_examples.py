@@ -1,4 +1,7 @@
-"""The examples, without running them (`make examples` does): form, and names of the public API."""
+"""The examples and pages, without running or building them: form, links, and public names.
+
+`make examples` and `make docs` do the rest.
+"""
 
 import ast
 import importlib
@@ -13,6 +16,7 @@ import skfp.datasets
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 SCRIPTS = sorted(EXAMPLES.glob("*.py"))
+PAGES = [EXAMPLES.parent / "README.md", *sorted((EXAMPLES / "docs").glob("*.md"))]
 
 # A path from the root, of a drive or of a home folder, at the beginning of a string.
 ABSOLUTE_PATH = re.compile(r"/\w|[A-Za-z]:[\\/]|~")
@@ -91,6 +95,20 @@ def test_uses_public_names_only(script):
             assert {alias.name for alias in node.names} <= set(offered)
         if isinstance(node, ast.Attribute):
             assert not re.match("_[^_]", node.attr), node.attr
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.stem)
+def test_links_lead_to_files_and_headings(page):
+    """Also where pages are read without being built."""
+    for target in re.findall(r"\]\((?!https:)([^)]*)\)", page.read_text("utf-8")):
+        path, _, anchor = target.partition("#")
+        file = page.parent / path if path else page
+        assert file.exists(), target
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", file.read_text("utf-8"), flags=re.MULTILINE)
+            assert anchor in [
+                re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings
+            ], target
 
 
 def test_api_page_lists_every_public_name():
