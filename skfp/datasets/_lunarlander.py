@@ -5,7 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import warnings
+import zipfile
 from numbers import Integral
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -16,10 +20,9 @@ from sklearn.utils import Bunch
 from sklearn.utils._param_validation import Interval, validate_params
 from tqdm import tqdm
 
-from . import _cache
-from ._home import own_folder
+from ._common import cache_folder
 
-# Raised whenever the same parameters give other data, so that old caches are left alone.
+# Raised whenever the same parameters give other data, so that older caches are not read.
 _GENERATOR_VERSION = 1
 
 # What LunarLander.render takes off a particle's time to live each time it draws it.
@@ -46,13 +49,13 @@ axes span 2 units over the image, so that 1 unit is {pixels:g} pixels.
 """
 
 
+_POSITIVE = [Interval(Integral, 1, None, closed="left")]
+
+
 @validate_params(
     {
         "run": [Interval(Integral, 1, 3, closed="both")],
-        "n_rollouts": [Interval(Integral, 1, None, closed="left")],
-        "n_steps": [Interval(Integral, 1, None, closed="left")],
-        "stride": [Interval(Integral, 1, None, closed="left")],
-        "image_size": [Interval(Integral, 1, None, closed="left")],
+        **dict.fromkeys(("n_rollouts", "n_steps", "stride", "image_size"), _POSITIVE),
         "on_screen_only": ["boolean", None],
         "data_home": [str, os.PathLike, None],
         "n_jobs": [Integral, None],
@@ -83,31 +86,30 @@ def fetch_lunarlander(
     Parameters
     ----------
     run : {1, 2, 3}, default=1
-        Which of three independent collections: in the paper run 1 trains the autoencoders, run
-        2 the probes, and run 3 tests them.
+        Which of three independent collections: in the paper run 1 trains the autoencoders, run 2
+        the probes, and run 3 tests them.
     n_rollouts : int, default=700
         Number of rollouts. Fewer rollouts are the beginning of more.
     n_steps : int, default=150
-        Steps in a rollout; it goes on for all of them also when the episode is over.
+        Steps in a rollout, which goes on when its episode is over.
     stride : int, default=1
         Every `stride`-th frame is kept, the first of each rollout included. The others are not
         rendered.
     image_size : int, default=64
         Height and width of the images in pixels.
     on_screen_only : bool, default=None
-        Whether frames are left out whose position is off the screen, which is where ``|x| <= 1``
-        and ``-0.5 <= y <= 1.5``. None stands for False in run 1 and True in runs 2 and 3.
+        Whether to leave out frames with the lander off the screen, where ``|x| <= 1`` and
+        ``-0.5 <= y <= 1.5``. None is False in run 1 and True in runs 2 and 3.
     data_home : str or path-like, default=None
-        Folder of the cache, used as in :func:`sklearn.datasets.get_data_home`, with a subfolder
-        ``skfp``.
+        Home for data sets as in :func:`sklearn.datasets.get_data_home`; the cache is its
+        subfolder ``skfp/lunarlander``.
     n_jobs : int, default=None
-        Number of joblib workers that generate rollouts. None is 1 unless in a
-        :class:`joblib.parallel_config` context, -1 uses all processors. The data do not depend
-        on it.
+        Number of joblib workers that generate rollouts; -1 uses all processors. The data do not
+        depend on it.
     random_state : int, default=0
         Seed. The same seed gives the same bytes with the same versions of the simulator.
     verbose : int, default=0
-        Whether a progress bar is shown.
+        Whether to show a progress bar.
 
     Returns
     -------
@@ -120,23 +122,6 @@ def fetch_lunarlander(
             The rollout that each frame comes from, for splits that keep rollouts together.
         DESCR : str
             Description of the collection.
-
-    Raises
-    ------
-    ValueError
-        If a parameter is out of its range or of another type.
-    ImportError
-        If gymnasium or its Box2D is not installed.
-
-    Warns
-    -----
-    UserWarning
-        If the cache cannot be written, or is damaged and therefore generated again.
-
-    References
-    ----------
-    G. Grund Pihlgren, F. Sandin, M. Liwicki, "Pretraining Image Encoders without Reconstruction
-    via Feature Prediction Loss", ICPR 2020.
 
     Examples
     --------
@@ -163,12 +148,12 @@ def fetch_lunarlander(
     }
     key = json.dumps({**settings, **versions, "generator": _GENERATOR_VERSION}, sort_keys=True)
     digest = hashlib.sha256(key.encode()).hexdigest()[:16]
-    path = own_folder(data_home, "lunarlander") / f"run{run}-{n_rollouts}x{n_steps}-{digest}.npz"
+    path = cache_folder(data_home, "lunarlander") / f"run{run}-{n_rollouts}x{n_steps}-{digest}.npz"
 
-    arrays = _cache.load(path, ("images", "positions", "rollouts"))
+    arrays = _load(path)
     if arrays is None:
         arrays = _generate(**settings, n_jobs=n_jobs, verbose=verbose)
-        _cache.store(path, arrays)
+        _store(path, arrays)
 
     descr = _DESCR.format(
         **settings,
@@ -177,6 +162,36 @@ def fetch_lunarlander(
         pixels=image_size / 2,
     )
     return Bunch(**arrays, DESCR=descr)
+
+
+def _load(path: Path) -> dict[str, np.ndarray] | None:
+    """Read cached arrays, None without a sound file: npz keeps a CRC-32 of each array."""
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            return {name: stored[name] for name in ("images", "positions", "rollouts")}
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        warnings.warn(
+            f"The cached data in {path} are damaged ({error}); they are generated again.",
+            stacklevel=3,
+        )
+        return None
+
+
+def _store(path: Path, arrays: dict[str, Any]) -> None:
+    """Cache arrays in one step, or warn where that fails."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=path.parent) as part:
+            np.savez(Path(part, path.name), **arrays)
+            os.replace(Path(part, path.name), path)
+    except OSError as error:
+        warnings.warn(
+            f"The data could not be cached in {path.parent} ({error}) and will be generated "
+            "again next time. Pass a data_home that can be written.",
+            stacklevel=3,
+        )
 
 
 def _import_simulator() -> dict[str, str]:
@@ -210,8 +225,8 @@ def _generate(
     random_state: int,
     n_jobs: int | None,
     verbose: int,
-) -> _cache.Arrays:
-    """Generate all rollouts, in the same order and of the same bytes whatever `n_jobs`."""
+) -> dict[str, np.ndarray]:
+    """Generate all rollouts, the same bytes with any `n_jobs`."""
     results = Parallel(n_jobs=n_jobs, return_as="generator")(
         delayed(_fly)(
             np.random.SeedSequence(random_state, spawn_key=(run, rollout)),
@@ -250,7 +265,7 @@ def _fly(
     import gymnasium
 
     world_seed, policy_seed = seed.spawn(2)
-    # Without its wrappers the simulator may go on when the episode is over.
+    # Without its wrappers the simulator goes on when the episode is over.
     env = gymnasium.make("LunarLander-v3", render_mode="rgb_array", disable_env_checker=True)
     lander: Any = env.unwrapped
     # Any other mode draws the same picture into `surf`, but spares a slow copy of it.

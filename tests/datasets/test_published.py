@@ -13,7 +13,7 @@ import pytest
 import torchvision.datasets
 from scipy.io import savemat
 
-from skfp.datasets import fetch_fashion_mnist, fetch_stl10, fetch_svhn
+from skfp.datasets import _cifar10, fetch_cifar10, fetch_fashion_mnist, fetch_stl10, fetch_svhn
 
 N = 20
 DEBIAN_FILES = Path("/usr/share/datasets/fashion-mnist")
@@ -63,10 +63,23 @@ def write_fashion_mnist(folder, subset="train"):
     return images, labels
 
 
+def write_cifar10(folder, subset="train"):
+    """Write CIFAR-10's binary files: a label, then a plane for each colour."""
+    folder.mkdir(parents=True, exist_ok=True)
+    images, labels = some_images(32, 32, 3), some_labels()
+    planes = images.transpose(0, 3, 1, 2).reshape(N, -1)
+    records = np.concatenate([labels[:, None].astype(np.uint8), planes], axis=1)
+    files = {"train": [f"data_batch_{i}.bin" for i in range(1, 6)], "test": ["test_batch.bin"]}
+    for name, part in zip(files[subset], np.split(records, len(files[subset])), strict=True):
+        part.tofile(folder / name)
+    return images, labels
+
+
 SETS = {
     "stl10": (fetch_stl10, write_stl10),
     "svhn": (fetch_svhn, write_svhn),
     "fashion_mnist": (fetch_fashion_mnist, write_fashion_mnist),
+    "cifar10": (fetch_cifar10, write_cifar10),
 }
 
 each_set = pytest.mark.parametrize(
@@ -97,10 +110,10 @@ def md5(path):
 
 
 @each_set
-@pytest.mark.parametrize("own_folder", [True, False])
+@pytest.mark.parametrize("place", ["", "skfp"])
 @pytest.mark.parametrize("subset", ["train", "test"])
-def test_files_in_the_published_format_are_read(tmp_path, name, fetch, write, own_folder, subset):
-    images, labels = write(tmp_path if own_folder else tmp_path / "skfp" / name, subset)
+def test_files_in_the_published_format_are_read(tmp_path, name, fetch, write, place, subset):
+    images, labels = write(tmp_path / place / name if place else tmp_path, subset)
     data = fetch(subset=subset, data_home=tmp_path, download=False, verify=False)
     np.testing.assert_array_equal(data.images, images)
     np.testing.assert_array_equal(data.target, labels)
@@ -109,6 +122,28 @@ def test_files_in_the_published_format_are_read(tmp_path, name, fetch, write, ow
     assert len(data.target_names) == 10
     assert f"{subset} part" in data.DESCR
     assert f"{N}" in data.DESCR
+
+
+@pytest.mark.parametrize(
+    ("name", "folder"), [("stl10", "stl10_binary"), ("cifar10", "cifar-10-batches-bin")]
+)
+def test_folder_of_the_unpacked_archive_is_found(tmp_path, name, folder):
+    fetch, write = SETS[name]
+    images, _ = write(tmp_path / folder)
+    data = fetch(subset="train", data_home=tmp_path, download=False, verify=False)
+    np.testing.assert_array_equal(data.images, images)
+
+
+def test_some_batches_of_cifar10_are_read_unverified(tmp_path):
+    images, labels = write_cifar10(tmp_path)
+    for i in (2, 5):
+        (tmp_path / f"data_batch_{i}.bin").unlink()
+    data = fetch_cifar10(data_home=tmp_path, download=False, verify=False)
+    kept = np.repeat([True, False, True, True, False], N // 5)
+    np.testing.assert_array_equal(data.images, images[kept])
+    np.testing.assert_array_equal(data.target, labels[kept])
+    with pytest.raises(FileNotFoundError, match="data_batch_5"):
+        fetch_cifar10(data_home=tmp_path, download=False)
 
 
 @pytest.mark.parametrize(("name", "subset"), [("stl10", "unlabeled"), ("svhn", "extra")])
@@ -136,13 +171,15 @@ def test_images_are_not_copied(tmp_path):
 @each_set
 def test_altered_files_are_refused(tmp_path, name, fetch, write):
     write(tmp_path)
-    with pytest.raises(ValueError, match=r"altered: .*MD5 .*[0-9a-f]{32}.*[0-9a-f]{32}") as error:
+    with pytest.raises(
+        ValueError, match=r"altered: .*(MD5|SHA1) .*[0-9a-f]{32}.*[0-9a-f]{32}"
+    ) as error:
         fetch(subset="train", data_home=tmp_path)
     assert any(str(path) in str(error.value) for path in tmp_path.iterdir())
 
 
 @each_set
-@pytest.mark.parametrize("kept", [0.0, 0.5, 0.98])
+@pytest.mark.parametrize("kept", [0.0, 0.3, 0.98])
 def test_truncated_files_are_refused_even_unverified(tmp_path, name, fetch, write, kept):
     write(tmp_path)
     for path in list(tmp_path.iterdir()):
@@ -218,6 +255,12 @@ def publish(monkeypatch, folder, address, name):
                 tar.add(path, f"stl10_binary/{path.name}")
         monkeypatch.setattr(torchvision.datasets.STL10, "url", address + archive.name)
         monkeypatch.setattr(torchvision.datasets.STL10, "tgz_md5", md5(archive))
+    elif name == "cifar10":
+        archive = folder / "cifar-10-binary.tar.gz"
+        with tarfile.open(archive, "w:gz") as tar:
+            for path in sorted(folder.glob("*.bin")):
+                tar.add(path, f"cifar-10-batches-bin/{path.name}")
+        monkeypatch.setattr(_cifar10, "_ARCHIVE", (address + archive.name, md5(archive)))
     elif name == "svhn":
         file = "train_32x32.mat"
         entry = [address + file, file, md5(folder / file)]
@@ -252,36 +295,28 @@ def test_damaged_download_leaves_nothing(tmp_path, monkeypatch, publisher, name,
     assert list((tmp_path / "skfp" / name).iterdir()) == []
 
 
-def test_archive_cannot_write_outside_of_its_folder(tmp_path, monkeypatch, publisher):
+@pytest.mark.parametrize("member", ["../../../evil.txt", "stl10_binary/../../evil.txt", "link"])
+def test_archive_cannot_write_outside_of_its_folder(tmp_path, monkeypatch, publisher, member):
     """Even where it has the publisher's checksum."""
     folder, address = publisher
-    images, _ = publish(monkeypatch, folder, address, "stl10")
-    outside = tmp_path / "outside"
-    outside.mkdir()
+    publish(monkeypatch, folder, address, "stl10")
     archive = folder / "stl10_binary.tar.gz"
     with tarfile.open(archive, "w:gz") as tar:
-        for name in ("../../../evil.txt", f"{outside}/evil.txt", "stl10_binary/../../evil.txt"):
-            tar.add(__file__, name)
-        link = tarfile.TarInfo("stl10_binary/link")
-        link.type, link.linkname = tarfile.SYMTYPE, str(outside)
-        tar.addfile(link)
-        tar.add(__file__, "stl10_binary/link/evil.txt")
+        if member == "link":
+            link = tarfile.TarInfo("link")
+            link.type, link.linkname = tarfile.SYMTYPE, str(tmp_path)
+            tar.addfile(link)
+            member = "link/evil.txt"
+        tar.add(__file__, member)
         for name in ("train_X.bin", "train_y.bin"):
-            target = tarfile.TarInfo(f"stl10_binary/{name}")
-            target.type, target.linkname = tarfile.LNKTYPE, "/etc/passwd"
-            tar.addfile(target)
-            tar.add(folder / name, f"../../{name}")
+            tar.add(folder / name, f"stl10_binary/{name}")
     monkeypatch.setattr(torchvision.datasets.STL10, "tgz_md5", md5(archive))
-    before = sorted(tmp_path.rglob("*"))
 
-    data = fetch_stl10(subset="train", data_home=tmp_path / "home", verify=False)
+    with pytest.raises(FileNotFoundError, match="could not be downloaded"):
+        fetch_stl10(subset="train", data_home=tmp_path / "home", verify=False)
 
-    np.testing.assert_array_equal(data.images, images)
-    made = set(tmp_path.rglob("*")) - set(before)
-    kept = tmp_path / "home" / "skfp" / "stl10"
-    assert made == {*kept.iterdir(), kept, kept.parent, kept.parent.parent}
-    assert {path.name for path in kept.iterdir()} == {"train_X.bin", "train_y.bin"}
-    assert not any(path.is_symlink() for path in kept.iterdir())
+    assert not list(tmp_path.rglob("evil.txt"))
+    assert list((tmp_path / "home" / "skfp" / "stl10").iterdir()) == []
 
 
 @each_set
