@@ -59,7 +59,7 @@ class ImageAutoencoder(BaseImageEncoder):
         with torch.no_grad():
             for rows in gen_batches(len(embedding), BATCH_SIZE):
                 decoded = decoder(embedding[rows].to(device, torch.float32))
-                items = state.format.from_batch(state.preprocess.crop(decoded))
+                items = state.format.encode(decoded)
                 images.append(items.to(embedding.device))
         return torch.cat(images) if is_tensor else torch.cat(images).numpy()
 

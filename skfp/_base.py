@@ -21,7 +21,8 @@ from sklearn.utils import gen_batches, metadata_routing
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from ._data import ImageSet, Source, as_array, check_images, check_images_like
+from ._data import ImageSet, Reading, Source, as_array, check_images, check_images_like, kind_of
+from ._data.formats import MIN_NETWORK_SIDE
 from ._export import ExportMixin
 from ._features import BATCH_SIZE, compute_rows
 from ._fitting import fit_networks, fit_networks_to_batch
@@ -63,6 +64,14 @@ class BaseImageEncoder(
         "max_epochs": [Interval(Integral, 1, None, closed="left")],
         "random_state": ["random_state"],
         "image_shape": [tuple, list, None],
+        "value_range": [StrOptions({"auto"}), tuple, list],
+        "channels": [StrOptions({"auto", "rgba", "mean", "pca"}), tuple, list],
+        "resize": [
+            StrOptions({"auto", "tile"}),
+            Interval(Integral, MIN_NETWORK_SIDE, None, closed="left"),
+            tuple,
+            list,
+        ],
         "batch_size": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
         "lr": [Interval(Real, 0, None, closed="neither")],
         "lr_schedule": [StrOptions({"one-cycle"}), None],
@@ -79,6 +88,7 @@ class BaseImageEncoder(
     }
 
     _PAPER_SETTINGS: ClassVar[dict[str, Any]] = {
+        "resize": "tile",
         "max_epochs": 50,
         "batch_size": 512,
         "lr": 1e-3,
@@ -114,6 +124,9 @@ class BaseImageEncoder(
         max_epochs: int = 50,
         random_state: Any = None,
         image_shape: Sequence[int] | None = None,
+        value_range: str | Sequence[float] = "auto",
+        channels: str | Sequence[int] = "auto",
+        resize: str | int | Sequence[int] = "auto",
         batch_size: int | str = "auto",
         lr: float = 1e-3,
         lr_schedule: str | None = None,
@@ -134,6 +147,9 @@ class BaseImageEncoder(
         self.max_epochs = max_epochs
         self.random_state = random_state
         self.image_shape = image_shape
+        self.value_range = value_range
+        self.channels = channels
+        self.resize = resize
         self.batch_size = batch_size
         self.lr = lr
         self.lr_schedule = lr_schedule
@@ -348,7 +364,7 @@ class BaseImageEncoder(
                 f"This {type(self).__name__} has no loss network. Use a FeaturePredictionEncoder "
                 "or a PerceptualAutoencoder."
             )
-        shape = network.maps_shape(self._state.preprocess.output_size)
+        shape = network.maps_shape(self._state.format.network_size)
         if len(shape) != 3:
             raise ValueError(
                 f"The loss network gives features of shape {shape}. Expected the feature maps of "
@@ -370,9 +386,12 @@ class BaseImageEncoder(
     def _rgb(self, X: Any) -> np.ndarray:
         """Images to draw: (n, height, width, 3) in [0, 1]."""
         images, _ = self._check_images(X)
-        preprocess = self._state.preprocess
-        pixels = preprocess.crop(preprocess(images.read(slice(None)).cpu()))
-        return pixels.permute(0, 2, 3, 1).clamp(0, 1).numpy()
+        pixels = self._state.preprocess(images.read(slice(None)).cpu())
+        if pixels.shape[1] != 3:
+            pixels = (
+                pixels[:, :3] if pixels.shape[1] > 3 else pixels.mean(1, True).expand(-1, 3, -1, -1)
+            )
+        return images.format.restore_size(pixels).permute(0, 2, 3, 1).clamp(0, 1).numpy()
 
     @property
     def _n_features_out(self) -> int:
@@ -392,21 +411,35 @@ class BaseImageEncoder(
 
     def _check_images(self, X: Any, *, reset: bool = False) -> tuple[ImageSet, np.ndarray | None]:
         """Check images against those in fit, or find their format; return them and column names."""
-        array = as_array(X)
-        # A stand-in of the same name: what fit has found so far must not reach the estimator.
-        columns: Any = type(type(self).__name__, (BaseEstimator,), {})() if reset else self
+        resize = self._resize() if reset else self._state.format.resize
+        array, kind = as_array(X, resize), kind_of(X)
         if not reset and array.ndim == 2 and array.shape == self._state.format.shape[:2]:
             raise ValueError(
                 f"X has the shape {tuple(array.shape)} of one image in fit. Pass a single image as "
                 "X[None]."
             )
+        # A stand-in of the same name: what fit has found so far must not reach the estimator.
+        columns: Any = type(type(self).__name__, (BaseEstimator,), {})() if reset else self
         if array.ndim == 2:
             rows = array if isinstance(array, Source) else X
             validate_data(columns, rows, skip_check_array=True, reset=reset)
         names = getattr(columns, "feature_names_in_", None)
-        if reset:
-            return check_images(array, self.image_shape), names
-        return check_images_like(array, self._state.format), names
+        if not reset:
+            return check_images_like(array, kind, self._state.format), names
+        reading = Reading(self.image_shape, self.value_range, self.channels, resize)
+        return check_images(array, kind, reading), names
+
+    def _resize(self) -> Any:
+        """Check the parameter `resize`."""
+        if isinstance(self.resize, str | Integral):
+            return self.resize
+        sides: Any = tuple(self.resize)  # type: ignore[arg-type]
+        if len(sides) != 2 or not all(isinstance(s, Integral) and s >= 64 for s in sides):
+            raise ValueError(
+                f"resize is {self.resize!r}. Expected the shorter side or (height, width), of at "
+                'least 64 pixels, "auto" or "tile".'
+            )
+        return tuple(int(side) for side in sides)
 
     def _check_n_samples(self, n_images: int, has_validation_images: bool) -> None:
         if n_images < 2 and not has_validation_images:
@@ -432,7 +465,9 @@ class BaseImageEncoder(
 
 def _check_validation_images(X_val: Any, images: ImageSet) -> ImageSet:
     try:
-        return check_images_like(as_array(X_val), images.format)
+        return check_images_like(
+            as_array(X_val, images.format.resize), kind_of(X_val), images.format
+        )
     except (TypeError, ValueError) as error:
         # Not of a subclass, which may need other arguments than a message.
         kind = TypeError if isinstance(error, TypeError) else ValueError

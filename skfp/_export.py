@@ -81,7 +81,7 @@ class ExportMixin:
             ) from error
         module = self.to_torch(fold_batch_norm=True)
         format = self._state.format  # type: ignore[attr-defined]
-        dtype = torch.uint8 if format.low is None else torch.float32
+        dtype = InputDecoder(format).dtype
         # Two images: a batch of one would be taken for a constant.
         example = torch.zeros(2, *format.shape, dtype=dtype)
         torch.onnx.export(

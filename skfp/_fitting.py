@@ -14,7 +14,7 @@ from torch import nn
 
 from ._data import ImageSet, Preprocess
 from ._features import FeatureExtractor, PCAProjection
-from ._loss_network import load_loss_network
+from ._loss_network import FrozenNetwork, JointNetwork, load_loss_network, select_channels
 from ._networks import Architecture, Autoencoder
 from ._state import FittedState, Networks, make_criterion
 from ._training import (
@@ -30,6 +30,9 @@ from ._training import (
 from ._utils import distributed
 from ._utils.devices import choose_device
 from ._utils.random import seeded, training_generator
+
+# Images that channels and several loss networks are scaled by.
+SAMPLE = 128
 
 
 def fit_networks(
@@ -49,7 +52,8 @@ def fit_networks(
     with open_checkpoint(parameters.checkpoint_dir) as checkpoint, ExitStack() as random:
         seed = drawn_seed if checkpoint.seed is None else checkpoint.seed
         random.enter_context(seeded(seed))
-        run = _Run(architecture, images, device, parameters.memory, start)
+        memory, channels = parameters.memory, parameters.channels
+        run = _Run(architecture, images, device, memory, channels, start)
         if parameters.checkpoint_dir is not None:
             initial = None if start is None else filter(None, start.networks.trained)
             signature = fit_signature(parameters, images, valid_images, run.loss_network, initial)
@@ -90,6 +94,7 @@ def fit_networks(
         history=history,
         seed=seed,
         batch_size=parameters._batch_size(),
+        channels=parameters.channels if start is None else start.channels,
         best_epoch=best["epoch"],
         validation_loss=best["valid_loss"],
     )
@@ -109,7 +114,7 @@ def fit_networks_to_batch(
     seed = first_seed + len(history)
     with ExitStack() as random:
         random.enter_context(seeded(seed))
-        run = _Run(architecture, images, device, None, start)
+        run = _Run(architecture, images, device, None, parameters.channels, start)
         run.prepare(start)
         steps = _steps(parameters, device, seed, random)
         if parameters.lr_schedule == "one-cycle":
@@ -137,6 +142,7 @@ def fit_networks_to_batch(
         history=[*history, row],
         seed=first_seed,
         batch_size=steps.batch_size,
+        channels=parameters.channels if start is None else start.channels,
         optimizer_state={
             parameter: {name: tensor.cpu() for name, tensor in tensors.items()}
             for parameter, tensors in net.optimizer_.state_dict()["state"].items()
@@ -153,11 +159,12 @@ class _Run:
         images: ImageSet,
         device: torch.device,
         memory: Any,
+        channels: Any,
         start: FittedState | None,
     ) -> None:
         self.architecture = architecture
         self.images = images
-        self.preprocess = Preprocess(images.format.size)
+        self.preprocess = Preprocess()
         self.device = device
         self.memory = memory
         if start is not None:
@@ -166,7 +173,24 @@ class _Run:
         elif architecture.loss_network is None:
             self.loss_network = None
         else:
-            self.loss_network = load_loss_network(architecture.loss_network)
+            self.loss_network = self._load_loss_network(channels)
+
+    def _load_loss_network(self, channels: Any) -> FrozenNetwork:
+        """Load the loss network, scaled to a sample of the images where that is needed."""
+        network: Any = load_loss_network(self.architecture.loss_network).to(self.device)
+        n_channels = self.images.format.input_shape[0]
+        sample = None
+        if channels == "pca" or isinstance(network.network, JointNetwork):
+            rows = np.linspace(0, len(self.images) - 1, min(len(self.images), SAMPLE)).astype(int)
+            sample = self.preprocess(self.images.read(rows)).cpu()
+        selected: Any = select_channels(network, channels, n_channels, sample)
+        if isinstance(network.network, JointNetwork) and sample is not None:
+            joint = selected.network
+            if selected is not network:
+                selection, joint = joint
+                sample = selection(sample)
+            joint.balance(sample.to(self.device))
+        return selected
 
     @property
     def n_features(self) -> int:
@@ -180,13 +204,13 @@ class _Run:
             encoder, decoder, variance_head = copy.deepcopy(start.networks.trained)
             projection = start.networks.projection
         else:
-            architecture, size = self.architecture, self.preprocess.output_size
+            architecture, shape = self.architecture, self.images.format.input_shape
             mean = None
             if architecture.encoder == "features" and self.extractor is not None:
                 mean = self.extractor.mean()
-            encoder = architecture.make_encoder(self.n_features, size, mean)
+            encoder = architecture.make_encoder(self.n_features, shape, mean)
             projection = self._projection(checkpoint)
-            decoder = architecture.make_decoder(self.n_features, size, projection)
+            decoder = architecture.make_decoder(self.n_features, shape, projection)
             variance_head = architecture.make_variance_head(encoder)
         if checkpoint is not None:
             checkpoint.projection = projection

@@ -11,7 +11,7 @@ from torch import nn
 
 from ._data import ImageFormat, Preprocess
 from ._features import PCAProjection
-from ._loss_network import FrozenNetwork, LossNetwork, empty_loss_network
+from ._loss_network import FrozenNetwork, LossNetwork, empty_loss_network, select_channels
 from ._networks import (
     Architecture,
     Encoder,
@@ -24,7 +24,10 @@ from ._training import differences
 from ._utils.random import seeded
 from ._utils.tensor_file import Tensors, flatten_tensors, lists_to_tuples, nest_tensors
 
-_PLAIN = ("n_features", "history", "seed", "batch_size", "best_epoch", "validation_loss")
+_PLAIN = (
+    *("n_features", "history", "seed", "batch_size", "channels"),
+    *("best_epoch", "validation_loss"),
+)
 
 
 class Networks(NamedTuple):
@@ -69,6 +72,8 @@ class FittedState:
         Of everything random in the fit.
     batch_size : int
         Images per training step.
+    channels : "auto", "rgba", "mean", "pca" or list of int
+        What the loss network gets of images that are neither grey nor RGB.
     best_epoch, validation_loss
         None after `partial_fit`.
     optimizer_state : dict of int to dict of str to Tensor
@@ -83,6 +88,7 @@ class FittedState:
     history: list[dict[str, Any]]
     seed: int
     batch_size: int
+    channels: Any = "auto"
     best_epoch: int | None = None
     validation_loss: float | None = None
     optimizer_state: dict[int, Tensors] = dataclasses.field(default_factory=dict)
@@ -90,7 +96,7 @@ class FittedState:
     @property
     def preprocess(self) -> Preprocess:
         """Makes the input of networks from stored images."""
-        return Preprocess(self.format.size)
+        return Preprocess()
 
     @property
     def criterion(self) -> nn.Module:
@@ -162,22 +168,23 @@ class FittedState:
         format = ImageFormat(**lists_to_tuples(values["format"]))
         names = values["feature_names"]
         architecture = Architecture(**dicts_to_networks(values["architecture"]))
-        n_features, size = values["n_features"], Preprocess(format.size).output_size
+        n_features, shape = values["n_features"], format.input_shape
         projection = None
         if groups["projection"]:
             projection = PCAProjection(**{n: t.float() for n, t in groups["projection"].items()})
         loss_network = None
         if architecture.loss_network is not None:
             network = empty_loss_network(architecture.loss_network)
+            network = select_channels(network, values["channels"], shape[0])
             loss_network = _fill(network, groups["loss_network"])
         # On the meta device, nothing is allocated or initialised before shapes are compared.
         on_meta = torch.device("meta")
         place: Any = seeded(0) if callable(architecture.encoder) else on_meta
         with place:
             mean = torch.empty(n_features) if architecture.encoder == "features" else None
-            encoder = architecture.make_encoder(n_features, size, mean)
+            encoder = architecture.make_encoder(n_features, shape, mean)
         with on_meta:
-            decoder = architecture.make_decoder(n_features, size, projection)
+            decoder = architecture.make_decoder(n_features, shape, projection)
             variance_head = architecture.make_variance_head(encoder)
         networks = Networks(
             _fill(encoder, groups["encoder"]),

@@ -30,8 +30,9 @@ def upgrade(header: dict[str, Any], tensors: Tensors) -> tuple[dict[str, Any], T
         parameters.pop(dropped)
     learned = header["learned"]
     networks = learned["_structure"]
+    parameters["resize"] = "tile"
     state = {
-        "format": learned["_format"],
+        "format": _format(learned["_format"]),
         "feature_names": learned.get("feature_names_in_"),
         "architecture": {
             "loss": _LOSSES[header["estimator"]],
@@ -45,6 +46,7 @@ def upgrade(header: dict[str, Any], tensors: Tensors) -> tuple[dict[str, Any], T
         "history": learned["history_"],
         "seed": learned["_seed"],
         "batch_size": learned["batch_size_"],
+        "channels": "auto",
         "best_epoch": learned.get("best_epoch_"),
         "validation_loss": learned.get("validation_loss_"),
     }
@@ -57,3 +59,15 @@ def upgrade(header: dict[str, Any], tensors: Tensors) -> tuple[dict[str, Any], T
 
 def _encoder(name: Any, normalized: bool) -> Any:
     return "paper-features" if name == "features" and not normalized else name
+
+
+def _format(format: dict[str, Any]) -> dict[str, Any]:
+    """Add how version 0.1 read images: it tiled small ones, and dropped a fourth channel."""
+    axis = {"hwc": -1, "chw": 0}.get(format["layout"])
+    has_alpha = axis is not None and format["image_shape"][axis] == 4
+    return {
+        **format,
+        "dtype": "uint8" if format["low"] is None else "float",
+        "alpha": "drop" if has_alpha else None,
+        "resize": "tile",
+    }

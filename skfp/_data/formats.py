@@ -8,17 +8,20 @@ import warnings
 from collections.abc import Sequence
 
 import torch
+from torch.nn import functional as F
 
-MIN_SIDE = 16
+# Encoders and loss networks take images of this height and width or more.
+MIN_NETWORK_SIDE = 64
+MIN_SIDE = 2
 LAYOUTS = (
     "(n, height, width, channels), (n, channels, height, width), (n, height, width) or rows "
-    "(n, pixels) with image_shape, where channels is 1 (grey), 3 (RGB) or 4 (RGBA)"
+    "(n, pixels) with image_shape"
 )
 
 
 @dataclasses.dataclass(frozen=True)
 class ImageFormat:
-    """How one item of a collection is an image: its axes, its size and its value range.
+    """How one item of a collection is an image, and how it is read.
 
     Parameters
     ----------
@@ -30,7 +33,16 @@ class ImageFormat:
     image_shape : tuple of int
         Shape of the image that an item holds, in the order that `layout` names.
     low, high : float or None
-        The values that stand for 0 and 1; None for uint8, whose range is known.
+        The values that are read as 0 and 1; None for uint8 from 0 to 255.
+    dtype : {"bool", "uint8", "int", "float"}
+        Kind of the values in fit.
+    clip : bool
+        Whether values outside the range are clipped to it.
+    alpha : {"composite", "drop"} or None
+        What becomes of the fourth channel, if it is alpha.
+    resize : "auto", "tile" or tuple of int
+        (height, width) of the images that networks get; "auto" and "tile" change only sides of
+        less than 64 pixels.
     """
 
     shape: tuple[int, ...]
@@ -38,10 +50,14 @@ class ImageFormat:
     image_shape: tuple[int, ...]
     low: float | None = None
     high: float | None = None
+    dtype: str = "uint8"
+    clip: bool = False
+    alpha: str | None = None
+    resize: str | tuple[int, int] = "auto"
 
     @property
     def size(self) -> tuple[int, int]:
-        """Height and width in pixels."""
+        """Height and width in pixels, as stored."""
         if self.layout == "row":
             side = math.ceil(math.sqrt(self.image_shape[0]))
             return side, side
@@ -49,86 +65,153 @@ class ImageFormat:
         return self.image_shape[start], self.image_shape[start + 1]
 
     @property
+    def network_size(self) -> tuple[int, int]:
+        """Height and width of the images that networks get."""
+        if not isinstance(self.resize, str):
+            return self.resize
+        height, width = self.size
+        return max(height, MIN_NETWORK_SIDE), max(width, MIN_NETWORK_SIDE)
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of the input of networks: grey is repeated to 3 channels."""
+        return (3 if self.channels == 1 else self.channels, *self.network_size)
+
+    @property
     def channels(self) -> int:
-        """Number of channels that are used: 1 or 3 (alpha is dropped)."""
-        return min(self.stored_channels, 3)
+        """Number of channels, without alpha."""
+        return 3 if self.alpha else self.stored_channels
 
     @property
     def stored_channels(self) -> int:
         """Number of channels in the user's array."""
         return {"hwc": self.image_shape[-1], "chw": self.image_shape[0]}.get(self.layout, 1)
 
+    @property
+    def value_range(self) -> tuple[float, float]:
+        """The values that are read as 0 and 1."""
+        return (0.0, 255.0) if self.low is None or self.high is None else (self.low, self.high)
+
+    def decode(self, items: torch.Tensor) -> torch.Tensor:
+        """Read stored items as (b, channels, *network_size): uint8, or float32 in [0, 1]."""
+        images = self.to_batch(self.to_unit_scale(items))
+        if self.alpha == "composite":
+            pixels = images.to(torch.float32) / 255 if images.dtype == torch.uint8 else images
+            opacity = pixels[:, 3:]
+            images = pixels[:, :3] * opacity + (1 - opacity)  # on white
+        return self._resized(images[:, : self.channels])
+
+    def encode(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Turn images (b, 3 or channels, *network_size) in [0, 1] into items as they are stored."""
+        pixels = self.restore_size(pixels)
+        if self.channels == 1:
+            pixels = pixels.mean(dim=1, keepdim=True)
+        elif self.alpha:
+            pixels = torch.cat([pixels, torch.ones_like(pixels[:, :1])], dim=1)
+        if self.layout == "row":
+            items = pixels.flatten(1)[:, : self.image_shape[0]]
+        elif self.layout == "hw":
+            items = pixels[:, 0]
+        else:
+            items = pixels.permute(0, 2, 3, 1) if self.layout == "hwc" else pixels
+        items = items.reshape(len(items), *self.shape)
+        low, high = self.value_range
+        if self.dtype == "uint8":
+            return (items * (high - low) + low).round().to(torch.uint8)
+        return items * (high - low) + low
+
+    def to_unit_scale(self, items: torch.Tensor) -> torch.Tensor:
+        """Scale stored items to [0, 1] as float32; uint8 from 0 to 255 stays as it is."""
+        if self.low is None or self.high is None:
+            return items
+        if (self.low, self.high) == (0.0, 1.0):
+            # Copied: networks may work in place, and the memory is the user's.
+            scaled = items.to(torch.float32, copy=True)
+        else:
+            # In double precision: the user's range may lie outside float32's.
+            scaled = (items.to(torch.float64) - self.low) / ((self.high - self.low) or 1.0)
+            scaled = scaled.to(torch.float32)
+        return scaled.clamp(0, 1) if self.clip else scaled
+
     def to_batch(self, items: torch.Tensor) -> torch.Tensor:
-        """Lay out stored items as ``(batch, channels, height, width)``."""
+        """Lay out stored items as ``(batch, stored channels, height, width)``."""
         if self.layout == "row":
             height, width = self.size
             wrapped = torch.arange(height * width, device=items.device) % self.image_shape[0]
             return items[:, wrapped].reshape(-1, 1, height, width)
         items = items.reshape(-1, *self.image_shape)
         if self.layout == "hw":
-            items = items[:, None]
-        elif self.layout == "hwc":
-            items = items.permute(0, 3, 1, 2)
-        return items[:, : self.channels]
+            return items[:, None]
+        return items.permute(0, 3, 1, 2) if self.layout == "hwc" else items
 
-    def to_unit_scale(self, items: torch.Tensor) -> torch.Tensor:
-        """Scale stored items to [0, 1] as float32; uint8 stays as it is."""
-        if self.low is None or self.high is None:
-            return items
-        if (self.low, self.high) == (0.0, 1.0):
-            # Copied: networks may work in place, and the memory is the user's.
-            return items.to(torch.float32, copy=True)
-        # In double precision: the user's range may lie outside float32's.
-        scaled = (items.to(torch.float64) - self.low) / ((self.high - self.low) or 1.0)
-        return scaled.to(torch.float32)
+    def _resized(self, images: torch.Tensor) -> torch.Tensor:
+        height, width = self.network_size
+        if (height, width) == tuple(images.shape[-2:]):
+            return images
+        if self.resize == "tile":
+            times = (-(-height // images.shape[-2]), -(-width // images.shape[-1]))
+            return images.repeat(1, 1, *times)[..., :height, :width]
+        if images.dtype == torch.uint8:
+            images = images.to(torch.float32).div_(255)
+        return resize(images, (height, width))
 
-    def from_batch(self, batch: torch.Tensor) -> torch.Tensor:
-        """Turn RGB ``(batch, 3, height, width)`` in [0, 1] into items as they are stored."""
-        if self.channels == 1:
-            batch = batch.mean(dim=1, keepdim=True)
-        elif self.stored_channels == 4:
-            batch = torch.cat([batch, torch.ones_like(batch[:, :1])], dim=1)
-        if self.layout == "row":
-            items = batch.flatten(1)[:, : self.image_shape[0]]
-        elif self.layout == "hw":
-            items = batch[:, 0]
-        else:
-            items = batch.permute(0, 2, 3, 1) if self.layout == "hwc" else batch
-        items = items.reshape(len(items), *self.shape)
-        if self.low is None or self.high is None:
-            return (items * 255).round().to(torch.uint8)
-        return items * (self.high - self.low) + self.low
+    def restore_size(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Undo the resizing of images (b, channels, *network_size)."""
+        if self.network_size == self.size or 0 in self.size:
+            return pixels
+        if self.resize == "tile":
+            return pixels[..., : self.size[0], : self.size[1]]
+        return resize(pixels, self.size)
+
+
+def resize(images: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """Resize float images (b, channels, height, width) bilinearly, antialiased when smaller."""
+    shrinks = size[0] < images.shape[-2] or size[1] < images.shape[-1]
+    return F.interpolate(images, size=size, mode="bilinear", antialias=shrinks)
 
 
 def layout_of_images(shape: tuple[int, ...]) -> str:
-    sides: tuple[int, ...]
+    """Tell which axes of an item are height, width and channels.
+
+    Three axes of which none, or more than one, could be the channels are read as channels last.
+
+    >>> layout_of_images((28, 28)), layout_of_images((64, 48, 5)), layout_of_images((13, 64, 64))
+    ('hw', 'hwc', 'chw')
+    """
+    sides: tuple[int, ...] = shape[:2]
     if len(shape) == 2:
-        layout, sides = "hw", shape
-    elif shape[-1] in (1, 3, 4) and shape[0] >= MIN_SIDE:
-        layout, sides = "hwc", shape[:2]
-    elif shape[0] in (1, 3, 4):
+        layout = "hw"
+    elif _is_channels_first(shape):
         layout, sides = "chw", shape[1:]
-    elif shape[-1] in (1, 3, 4):
-        layout, sides = "hwc", shape[:2]
     else:
-        channels = shape[0] if shape[0] < MIN_SIDE else shape[-1]
-        raise ValueError(
-            f"X holds images of shape {shape}, which looks like {channels} channels. Expected "
-            f"{LAYOUTS}."
-        )
+        layout = "hwc"
     if min(sides) < MIN_SIDE:
         raise ValueError(
             f"X holds images of shape {shape}, that is {sides[0]} by {sides[1]} pixels. Expected "
-            f"at least {MIN_SIDE} by {MIN_SIDE}; enlarge them first. (A single image is passed "
-            "as X[None].)"
+            f"at least {MIN_SIDE} by {MIN_SIDE}: {LAYOUTS}. (A single image is passed as X[None].)"
+        )
+    if len(shape) == 2 and shape[1] in (3, 4) and shape[0] >= 8:
+        raise ValueError(
+            f"X holds images of shape {shape}, which looks like one image with {shape[1]} "
+            "channels. Pass a single image as X[None]."
         )
     return layout
 
 
+def _is_channels_first(shape: tuple[int, ...]) -> bool:
+    first, middle, last = shape
+    if (first in (1, 3, 4)) != (last in (1, 3, 4)) and min(shape) == min(first, last):
+        return first in (1, 3, 4)
+    if (middle == last) != (first == middle):
+        return middle == last
+    return first < last
+
+
 def layout_of_rows(n_pixels: int, image_shape: Sequence[int] | None) -> tuple[str, tuple[int, ...]]:
+    """Tell how a flattened row is an image: its layout, and the shape it was flattened from."""
     if image_shape is None:
         side = math.isqrt(n_pixels // 3)
-        if side >= MIN_SIDE and 3 * side * side == n_pixels:
+        if side >= 16 and 3 * side * side == n_pixels:
             warnings.warn(
                 f"X has rows of {n_pixels} values, which are read as grey images, but could be "
                 f"RGB images of {side} by {side} pixels. If they are, pass "
@@ -138,7 +221,7 @@ def layout_of_rows(n_pixels: int, image_shape: Sequence[int] | None) -> tuple[st
             )
         elif (side := math.isqrt(n_pixels)) ** 2 != n_pixels:
             warnings.warn(
-                f"X has rows of {n_pixels} values, which are no square: they are read as a grey "
+                f"X has rows of {n_pixels} values, which are not square: they are read as a grey "
                 f"image of {side + 1} by {side + 1} pixels, its end filled up from its beginning. "
                 "Pass image_shape=(height, width) if they are images.",
                 UserWarning,

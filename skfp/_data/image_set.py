@@ -7,21 +7,47 @@ import functools
 import math
 import os
 import warnings
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from PIL import Image
 from sklearn.utils import check_array
+from torch.utils.data import DataLoader, Dataset
 
 from .._utils.fingerprint import fingerprint
-from .formats import LAYOUTS, ImageFormat, layout_of_images, layout_of_rows
-from .sources import Rows, Source, as_source, as_tensor, convert_pil_mode, row_chunks, to_device
+from .formats import (
+    LAYOUTS,
+    ImageFormat,
+    layout_of_images,
+    layout_of_rows,
+)
+from .sources import (
+    ItemSource,
+    Rows,
+    Source,
+    as_source,
+    as_tensor,
+    encoded_image,
+    image_array,
+    row_chunks,
+    to_device,
+)
+from .value_range import check_value_range, find_range, range_like, with_range
 
-# Images that use less of the range of those in fit were probably scaled otherwise.
-_MIN_SHARE_OF_RANGE = 0.02
+# Images of more pixels than this make slow and large networks.
+LARGE = 256 * 256
 _LOAD = "To read image files, put skfp.ImageLoader() before the encoder."
+
+
+class Reading(NamedTuple):
+    """How an estimator's parameters ask to read images."""
+
+    image_shape: Sequence[int] | None = None
+    value_range: Any = "auto"
+    channels: Any = "auto"
+    resize: Any = "auto"
 
 
 class ImageSet:
@@ -43,20 +69,32 @@ class ImageSet:
     def fingerprint(self) -> str:
         """SHA-256 of the images and their format; reads all of them, once."""
         array = self.array.cpu().numpy() if isinstance(self.array, torch.Tensor) else self.array
-        return f"{fingerprint(array, row_chunks(array))} {self.format}"
+        if isinstance(array, ItemSource) and 0 in array.shape[1:]:
+            images = (image for rows in row_chunks(array) for image in array[rows])
+            digest = "".join(fingerprint(image) for image in images)
+        else:
+            digest = fingerprint(array, row_chunks(array))
+        return f"{digest} {self.format}"
 
     def read(self, indices: Sequence[int] | np.ndarray | slice) -> torch.Tensor:
         """Read images as (n_indices, channels, height, width): uint8, or float32 in [0, 1]."""
-        items = as_tensor(self.array[indices])
-        return self.format.to_batch(self.format.to_unit_scale(items))
+        items = self.array[indices]
+        if not isinstance(items, list):
+            return self.format.decode(as_tensor(items))
+        return torch.cat([self._of_size(item).decode(as_tensor(item[None])) for item in items])
+
+    def _of_size(self, image: np.ndarray) -> ImageFormat:
+        return dataclasses.replace(self.format, shape=image.shape, image_shape=image.shape)
 
     def to(self, device: torch.device) -> ImageSet:
         """Copy all images to a device, in their own layout."""
         return ImageSet(to_device(self.array, device), self.format)
 
 
-def as_array(X: Any) -> Rows:
+def as_array(X: Any, resize: Any = "auto") -> Rows:
     """Return X as an array, tensor or `Source` of numbers; refuse what holds no images.
+
+    With a `resize` to (height, width), images may differ in size.
 
     Raises
     ------
@@ -67,6 +105,10 @@ def as_array(X: Any) -> Rows:
     """
     if isinstance(X, torch.Tensor):
         return _check_tensor(X.detach())
+    if isinstance(X, DataLoader):
+        raise TypeError("X is a DataLoader. Pass its data set: X.dataset is read in batches.")
+    if isinstance(X, Dataset) or _is_image_column(X):
+        return _check_source(_as_items(X, resize), type(X).__name__)
     if not isinstance(X, np.ndarray) and isinstance(source := as_source(X), Source):
         return _check_source(source, type(X).__name__)
     if isinstance(X, str | os.PathLike):
@@ -75,10 +117,14 @@ def as_array(X: Any) -> Rows:
         X = values
     if isinstance(X, np.ndarray) and X.dtype == object and X.ndim and X.size == len(X):
         X = X.ravel().tolist()  # a column of images
+    if isinstance(X, Iterable) and not hasattr(X, "__array__") and not hasattr(X, "__getitem__"):
+        X = list(X)
     if isinstance(X, list | tuple):
-        X = _stack(X)
+        X = _stack(X, resize)
         if isinstance(X, torch.Tensor):
             return _check_tensor(X)
+        if isinstance(X, Source):
+            return _check_source(X, "list")
     if isinstance(X, np.ndarray) and X.dtype != object:
         _check_dtype(X.dtype)
     if not hasattr(X, "__array__") and np.ndim(X) == 0:
@@ -96,31 +142,47 @@ def as_array(X: Any) -> Rows:
     return as_source(array)
 
 
-def _stack(items: Sequence[Any]) -> Any:
-    """Put a list of images into one array or tensor."""
+def _is_image_column(X: Any) -> bool:
+    """Tell whether X is a column of a data set of Hugging Face, or a slice of skorch's."""
+    return type(X).__name__ in ("Column", "SliceDataset") and hasattr(X, "__len__")
+
+
+def _as_items(items: Any, resize: Any) -> ItemSource:
+    return ItemSource(items, mixed_sizes=resize not in ("auto", "tile"))
+
+
+def _stack(items: Sequence[Any], resize: Any) -> Any:
+    """Put a list of images into one array, tensor or source."""
     first = items[0] if items else None
     if isinstance(first, str | os.PathLike):
         raise ValueError(
             f"X holds text or paths such as {os.fspath(first)!r}, not numbers. {_LOAD} Expected "
             f"images: {LAYOUTS}."
         )
-    if not isinstance(first, np.ndarray | torch.Tensor | Image.Image):
+    is_image = isinstance(first, np.ndarray | Image.Image) or encoded_image(first) is not None
+    if not (is_image or isinstance(first, torch.Tensor)):
         try:
             return np.asarray(items)
         except ValueError as error:
             raise ValueError(
                 f"X is a list that is not an array: {error} Expected images: {LAYOUTS}."
             ) from error
-    if not isinstance(first, torch.Tensor):
-        items = [np.asarray(convert_pil_mode(item)) for item in items]
-    for row, item in enumerate(items):
-        if np.shape(item) != np.shape(items[0]):
-            raise ValueError(
-                f"X holds images of different shapes: {tuple(np.shape(items[0]))} first, and "
-                f"{tuple(np.shape(item))} in row {row}. Resize or convert them to one shape, for "
-                "example with skfp.ImageLoader."
-            )
-    return torch.stack(list(items)) if isinstance(first, torch.Tensor) else np.stack(items)
+    if (isinstance(first, np.ndarray) and first.ndim < 2) or isinstance(first, torch.Tensor):
+        arrays = list(items)
+    else:
+        arrays = [image_array(item, row) for row, item in enumerate(items)]
+        if any(a.ndim == 3 for a in arrays) and any(isinstance(i, Image.Image) for i in items):
+            arrays = [a if a.ndim == 3 else np.repeat(a[..., None], 3, axis=2) for a in arrays]
+    if len({tuple(np.shape(array)) for array in arrays}) > 1:
+        if resize not in ("auto", "tile") and not isinstance(first, torch.Tensor):
+            return ItemSource(arrays, mixed_sizes=True)
+        row = next(r for r, a in enumerate(arrays) if np.shape(a) != np.shape(arrays[0]))
+        raise ValueError(
+            f"X holds images of different shapes: {tuple(np.shape(arrays[0]))} first, and "
+            f"{tuple(np.shape(arrays[row]))} in row {row}. Pass resize=(height, width), or "
+            "resize them yourself, for example with skfp.ImageLoader."
+        )
+    return torch.stack(arrays) if isinstance(first, torch.Tensor) else np.stack(arrays)
 
 
 def _check_dtype(dtype: np.dtype) -> None:
@@ -134,7 +196,8 @@ def _check_dtype(dtype: np.dtype) -> None:
 
 def _check_source(source: Source, kind: str) -> Source:
     _check_dtype(source.dtype)
-    if not 2 <= source.ndim <= 4 or 0 in source.shape:
+    mixed = isinstance(source, ItemSource) and 0 in source.shape[1:]
+    if not 2 <= source.ndim <= 4 or (0 in source.shape and not mixed):
         raise ValueError(f"X is a {kind} of shape {source.shape}. Expected images: {LAYOUTS}.")
     return source
 
@@ -158,30 +221,61 @@ def _check_tensor(tensor: torch.Tensor) -> torch.Tensor:
     return tensor
 
 
-def check_images(array: Rows, image_shape: Sequence[int] | None = None) -> ImageSet:
-    """Check images to fit on, and find their format.
+def check_images(array: Rows, kind: str, reading: Reading = Reading()) -> ImageSet:  # noqa: B008
+    """Check images from `as_array` to fit on, and find their format; `kind` is from `kind_of`.
 
     Raises
     ------
     ValueError
-        If values are not finite, or items are not images of at least 16 by 16 pixels.
+        If values are not finite, or items are not images of at least 2 by 2 pixels.
+
+    Warns
+    -----
+    UserWarning
+        If images use a small part of the range they are read with, or are large.
     """
-    if array.ndim == 2:
-        layout, image_shape = layout_of_rows(array.shape[1], image_shape)
+    value_range = check_value_range(reading.value_range)
+    shape = tuple(array.shape[1:])
+    resize: Any = reading.resize
+    if 0 in shape:
+        layout, image_shape = "hwc", shape
+        resize = (resize, resize) if isinstance(resize, int) else tuple(resize)
+    elif array.ndim == 2:
+        layout, image_shape = layout_of_rows(array.shape[1], reading.image_shape)
     else:
-        shape = tuple(array.shape[1:])
-        if image_shape is not None and tuple(image_shape) != shape:
+        if reading.image_shape is not None and tuple(reading.image_shape) != shape:
             raise ValueError(
-                f"X holds images of shape {shape}, but image_shape is {tuple(image_shape)}. "
-                "Leave image_shape out for images that are not flattened."
+                f"X holds images of shape {shape}, but image_shape is "
+                f"{tuple(reading.image_shape)}. Leave image_shape out for images that are not "
+                "flattened."
             )
         layout, image_shape = layout_of_images(shape), shape
-    low, high = _value_range(array)
-    return ImageSet(array, ImageFormat(tuple(array.shape[1:]), layout, image_shape, low, high))
+    format = ImageFormat(shape, layout, image_shape, dtype=kind, clip=value_range is not None)
+    if isinstance(resize, int):
+        scale = resize / min(format.size)
+        resize = tuple(round(side * scale) for side in format.size)
+    format = dataclasses.replace(format, resize=resize if isinstance(resize, str) else (*resize,))
+    if reading.channels == "rgba":
+        if format.stored_channels != 4:
+            raise ValueError(
+                f'channels is "rgba", but X has {format.stored_channels} channels. Expected 4.'
+            )
+        format = dataclasses.replace(format, alpha="composite")
+    if math.prod(format.network_size) > LARGE:
+        height, width = format.network_size
+        warnings.warn(
+            f"Networks get images of {height} by {width} pixels: training and embedding are slow "
+            "and take much memory. Pass resize=128, for example, to make the shorter side 128 "
+            "pixels.",
+            UserWarning,
+            stacklevel=4,
+        )
+    low_high = find_range(array, kind, value_range)
+    return ImageSet(array, with_range(format, low_high, array))
 
 
-def check_images_like(array: Rows, format: ImageFormat) -> ImageSet:
-    """Check images against the format of those in fit, in the same layout or flattened.
+def check_images_like(array: Rows, kind: str, format: ImageFormat) -> ImageSet:
+    """Check images from `as_array` against the format of those in fit, in any layout.
 
     Raises
     ------
@@ -195,94 +289,22 @@ def check_images_like(array: Rows, format: ImageFormat) -> ImageSet:
     """
     shape = tuple(array.shape[1:])
     if shape != format.shape:
-        other = ImageFormat(shape, "row", shape)
-        if len(shape) > 1:
-            other = dataclasses.replace(other, layout=layout_of_images(shape), image_shape=shape)
-        same_image = (
-            other.layout != "row"
-            and format.layout != "row"
-            and (other.size, other.stored_channels) == (format.size, format.stored_channels)
-        )
-        flattened = len(shape) == 1 and shape[0] == math.prod(format.shape)
-        if not (same_image or flattened):
-            raise ValueError(
-                f"X holds images of shape {shape}, but the encoder was fitted on images of shape "
-                f"{format.shape}. Resize or convert them to that shape, or fit again."
-            )
-        if flattened:
-            format = dataclasses.replace(format, shape=shape)
-        else:
-            format = dataclasses.replace(
-                format, shape=shape, layout=other.layout, image_shape=shape
-            )
-    if format.low is None or format.high is None or (format.low, format.high) == (0.0, 1.0):
-        unit = None if _is_uint8(array) else (0.0, 1.0)
-        if unit is not None:
-            # A little outside is noise or another scaling step; far outside is another unit.
-            expected = "uint8 images" if format.low is None else "images in [0, 1]"
-            _check_range(array, -1.0, 2.0, expected, "Pass uint8 values, or floats divided by 255.")
-        low, high = unit or (None, None)
-        format = dataclasses.replace(format, low=low, high=high)
-    else:
-        span = format.high - format.low
-        expected = f"values from {format.low:g} to {format.high:g}"
-        advice = "Pass images scaled as those in fit."
-        low, high = _check_range(array, format.low - span, format.high + span, expected, advice)
-        if high - low < _MIN_SHARE_OF_RANGE * span:
-            warnings.warn(
-                f"The encoder was fitted on {expected}, and X uses only {low:g} to {high:g}. "
-                f"{advice}",
-                UserWarning,
-                stacklevel=2,
-            )
-    return ImageSet(array, format)
+        format = _of_shape(shape, format)
+    return ImageSet(array, with_range(format, range_like(array, kind, format), array))
 
 
-def _is_uint8(array: Rows) -> bool:
-    return array.dtype == (torch.uint8 if isinstance(array, torch.Tensor) else np.uint8)
-
-
-def _check_range(
-    array: Rows, least: float, greatest: float, expected: str, advice: str
-) -> tuple[float, float]:
-    """Find the values that images span, and refuse those far from the range in fit."""
-    low, high = _span(array)
-    if low < least or high > greatest:
-        raise ValueError(
-            f"The encoder was fitted on {expected}, and X holds {array.dtype} values from {low:g} "
-            f"to {high:g}. {advice}"
-        )
-    return low, high
-
-
-def _value_range(array: Rows) -> tuple[float | None, float | None]:
-    """The values that stand for 0 and 1."""
-    if _is_uint8(array):
-        return None, None
-    low, high = _span(array)
-    if low >= 0.0 and high <= 1.0:
-        return 0.0, 1.0
-    if not math.isfinite(high - low):
-        raise ValueError(
-            f"X spans the values {low} to {high}, more than double precision can scale. "
-            "Scale the images to [0, 1] first."
-        )
-    return low, high
-
-
-def _span(array: Rows) -> tuple[float, float]:
-    """Least and greatest value, found in one pass that also refuses NaN and infinity."""
-    low, high = math.inf, -math.inf
-    for rows in row_chunks(array):
-        chunk = array[rows]
-        # min and max propagate NaN, so one pass serves both purposes.
-        chunk_low, chunk_high = float(chunk.min()), float(chunk.max())
-        if not (math.isfinite(chunk_low) and math.isfinite(chunk_high)):
-            finite = [bool(as_tensor(image).isfinite().all()) for image in chunk]
-            first = rows.start + finite.index(False)
-            raise ValueError(
-                "Input X contains NaN or infinity. Images must be finite: repair or leave out "
-                f"the damaged ones (the first is image {first})."
-            )
-        low, high = min(low, chunk_low), max(high, chunk_high)
-    return low, high
+def _of_shape(shape: tuple[int, ...], format: ImageFormat) -> ImageFormat:
+    """Return the format of the same images in another layout, flattened, or of another size."""
+    if len(shape) == 1 and shape[0] == math.prod(format.shape):
+        return dataclasses.replace(format, shape=shape)
+    if len(shape) > 1 and format.layout != "row":
+        layout = "hwc" if 0 in shape else layout_of_images(shape)
+        other = dataclasses.replace(format, shape=shape, layout=layout, image_shape=shape)
+        same_channels = other.stored_channels == format.stored_channels
+        if same_channels and (other.size == format.size or not isinstance(format.resize, str)):
+            return other
+    raise ValueError(
+        f"X holds images of shape {shape}, but the encoder was fitted on images of shape "
+        f"{format.shape}. Resize or convert them to that shape, or fit with resize=(height, "
+        "width), which takes images of any size."
+    )

@@ -5,8 +5,10 @@ A `Source` has a shape and a dtype and is indexed by rows, like an array, but re
 
 from __future__ import annotations
 
+import io
 import math
 import mmap
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any
@@ -18,22 +20,12 @@ from scipy.sparse import issparse
 from sklearn.utils import gen_batches
 from torch.utils.data import Dataset, IterableDataset
 
+from .pil import to_array
+
 # Rows are read in chunks of so many bytes where all are needed.
 CHUNK_BYTES = 2**24
 # Linux may map 2 MiB of a file for each row that is read: so many rows make 64 MiB.
 _MAPPED_ROWS = 32
-
-# Modes of PIL images whose values are not brightness or are packed, and what they are converted to.
-_PIL_MODES = {
-    "1": "L",
-    "LA": "RGBA",
-    "P": "RGB",
-    "PA": "RGBA",
-    "CMYK": "RGB",
-    "YCbCr": "RGB",
-    "LAB": "RGB",
-    "HSV": "RGB",
-}
 
 
 class Source(ABC):
@@ -67,10 +59,7 @@ class Source(ABC):
         else:
             wanted, places = np.unique(np.asarray(rows, dtype=np.intp), return_inverse=True)
             read = self._read(wanted)[places]
-        if read.dtype == bool:
-            return read.astype(np.uint8) * np.uint8(255)
-        with np.errstate(over="ignore"):  # what double precision cannot hold becomes infinite
-            return read.astype(self.dtype, copy=False)
+        return _computable_array(read, self.dtype)
 
     @abstractmethod
     def _read(self, rows: np.ndarray) -> np.ndarray:
@@ -139,53 +128,99 @@ class RowSource(Source):
         return read
 
 
-class DatasetSource(Source):
-    """The images of a map-style torch data set: its items, or the first entry of each.
+class ItemSource(Source):
+    """The images of a list or a map-style torch data set, or the first entry of each item.
 
-    The first item gives the shape and dtype of all.
+    The first image gives the shape and dtype of all. With `mixed_sizes` images may differ in
+    height and width; then rows are read as lists of (height, width, channels) arrays, and `shape`
+    holds 0 for height and width.
     """
 
-    def __init__(self, dataset: Dataset) -> None:
-        if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__"):
+    def __init__(self, items: Any, *, mixed_sizes: bool = False) -> None:
+        if isinstance(items, IterableDataset) or not hasattr(items, "__len__"):
             raise ValueError(
-                f"X is a {type(dataset).__name__}, which cannot be indexed. Expected a "
-                "map-style data set with a length; give a stream to partial_fit in batches."
+                f"X is a {type(items).__name__}, which cannot be indexed. Expected a map-style "
+                "data set with a length; give a stream to partial_fit in batches."
             )
-        if len(dataset) == 0:
+        if len(items) == 0:
             raise ValueError(
-                f"Found {type(dataset).__name__} with 0 sample(s) while a minimum of 1 is required."
+                f"Found {type(items).__name__} with 0 sample(s) while a minimum of 1 is required."
             )
-        self._dataset = dataset
+        self._items = items
+        self._mixed_sizes = mixed_sizes
         first = self._image(0)
-        super().__init__((len(dataset), *first.shape), first.dtype)
+        super().__init__((len(items), *_shape_of(first, mixed_sizes)), first.dtype)
+
+    def __getitem__(self, rows: Any) -> Any:
+        if not self._mixed_sizes:
+            return super().__getitem__(rows)
+        numbers = np.arange(len(self))[rows] if isinstance(rows, slice) else np.asarray(rows)
+        return [_computable_array(self._image(row), self.dtype) for row in numbers.tolist()]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that all images would take in memory; unknown, and taken as too many, if mixed."""
+        return sys.maxsize if self._mixed_sizes else super().nbytes
 
     def _read(self, rows: np.ndarray) -> np.ndarray:
-        images = []
-        for row in rows.tolist():
-            image = self._image(row)
-            if image.shape != self.shape[1:] or _computable(image.dtype) != self.dtype:
-                raise ValueError(
-                    f"X holds images of different shapes or types: {self.shape[1:]}, {self.dtype} "
-                    f"first, and {image.shape}, {image.dtype} in item {row}. Convert them to one "
-                    "in the data set's transform."
-                )
-            images.append(image)
-        return np.stack(images)
+        return np.stack([self._image(row) for row in rows.tolist()])
 
     def _image(self, row: int) -> np.ndarray:
-        item = self._dataset[row]
-        image = item[0] if isinstance(item, tuple | list) and item else item
-        if isinstance(image, torch.Tensor):
-            image = image.detach().cpu()
-            return (image.float() if image.dtype == torch.bfloat16 else image).numpy()
-        if isinstance(image, Image.Image):
-            return np.asarray(convert_pil_mode(image))
-        if isinstance(image, np.ndarray):
-            return image
-        raise TypeError(
-            f"Item {row} of X is a {type(item).__name__}. Expected an image (a tensor, an array or "
-            "a PIL image), or a tuple that begins with one."
-        )
+        image = image_array(self._items[row], row)
+        if self._mixed_sizes and image.ndim == 2:
+            image = image[:, :, None]
+        if hasattr(self, "shape"):
+            self._check(image, row)
+        return image
+
+    def _check(self, image: np.ndarray, row: int) -> None:
+        shape = _shape_of(image, self._mixed_sizes)
+        if shape != self.shape[1:] or _computable(image.dtype) != self.dtype:
+            what = "channels" if self._mixed_sizes else "shapes"
+            advice = "one number" if self._mixed_sizes else "one shape, or pass resize=(h, w)"
+            raise ValueError(
+                f"X holds images of different {what} or types: {self.shape[1:]}, {self.dtype} "
+                f"first, and {shape}, {image.dtype} in row {row}. Convert them to {advice}."
+            )
+
+
+def image_array(item: Any, row: int) -> np.ndarray:
+    """Return the image of an item as an array: the item, its first entry, or what it encodes."""
+    image = item[0] if isinstance(item, tuple | list) and item else item
+    if isinstance(image, dict) and ("image" in image or "img" in image):
+        image = image.get("image", image.get("img"))
+    if (encoded := encoded_image(image)) is not None:
+        with Image.open(encoded) as opened:
+            return to_array(opened)
+    if isinstance(image, torch.Tensor):
+        image = image.detach().cpu()
+        return (image.float() if image.dtype == torch.bfloat16 else image).numpy()
+    if isinstance(image, Image.Image):
+        return to_array(image)
+    if isinstance(image, np.ndarray) and image.dtype.kind in "biuf":
+        return image
+    raise TypeError(
+        f"Row {row} of X is a {type(item).__name__}. Expected an image (an array, a tensor, a PIL "
+        "image, or the bytes of an image file), or a tuple that begins with one."
+    )
+
+
+def encoded_image(item: Any) -> Any:
+    """Return what PIL opens of the bytes of an image file, or of a cell {"bytes", "path"}."""
+    if isinstance(item, dict) and (item.get("bytes") or item.get("path")):
+        item = item.get("bytes") or item["path"]
+        if isinstance(item, str):
+            return item
+    if isinstance(item, bytes | bytearray):
+        return io.BytesIO(item)
+    if isinstance(item, io.IOBase):
+        item.seek(0)
+        return item
+    return None
+
+
+def _shape_of(image: np.ndarray, mixed_sizes: bool) -> tuple[int, ...]:
+    return (0, 0, image.shape[2]) if mixed_sizes else image.shape
 
 
 Rows = np.ndarray | torch.Tensor | Source
@@ -217,7 +252,7 @@ def as_source(X: Any) -> Any:
     if isinstance(X, np.ndarray):
         return X if X.dtype == _computable(X.dtype) and _mapping(X) is None else ArraySource(X)
     if isinstance(X, Dataset):
-        return DatasetSource(X)
+        return ItemSource(X)
     return RowSource(X) if _reads_rows(X) else X
 
 
@@ -232,6 +267,13 @@ def _reads_rows(X: Any) -> bool:
         return False
 
 
+def _computable_array(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    if array.dtype == bool:
+        return array.astype(np.uint8) * np.uint8(255)
+    with np.errstate(over="ignore"):  # what double precision cannot hold becomes infinite
+        return array.astype(dtype, copy=False)
+
+
 def _computable(dtype: np.dtype) -> np.dtype:
     types = {np.bool_: np.uint8, np.float16: np.float32, np.longdouble: np.float64}
     return np.dtype(types.get(dtype.type, dtype)).newbyteorder("=")
@@ -239,6 +281,9 @@ def _computable(dtype: np.dtype) -> np.dtype:
 
 def row_chunks(array: Rows) -> Iterator[slice]:
     """Yield slices of the rows of an array, of 16 MiB at most or of a single row."""
+    if 0 in array.shape[1:]:  # images of mixed sizes
+        yield from gen_batches(len(array), 64)
+        return
     row_bytes = math.prod(array.shape[1:]) * array.dtype.itemsize
     yield from gen_batches(len(array), max(CHUNK_BYTES // max(row_bytes, 1), 1))
 
@@ -264,10 +309,3 @@ def to_device(array: Rows, device: torch.device) -> torch.Tensor:
     for rows in row_chunks(array):
         held[rows] = as_tensor(array[rows]).to(device)
     return held
-
-
-def convert_pil_mode(item: Any) -> Any:
-    """Convert a PIL image whose values are not grey, RGB or RGBA, such as indices of a palette."""
-    if isinstance(item, Image.Image) and item.mode in _PIL_MODES:
-        return item.convert(_PIL_MODES[item.mode])
-    return item

@@ -11,7 +11,7 @@ from sklearn.utils import gen_batches
 from torch import nn
 
 from .._data import ImageSet, Preprocess
-from .._loss_network import FrozenNetwork, JointNetwork, check_features
+from .._loss_network import FrozenNetwork, check_features
 from .._utils import distributed
 from .._utils.fingerprint import fingerprint
 from .cache import Cache
@@ -19,7 +19,6 @@ from .projection import ARRAYS, PCAProjection, fit_projection
 from .store import BATCH_SIZE, FeatureStore, compute_rows
 
 PROJECTION_SAMPLE = 4096
-BALANCING_SAMPLE = 128
 
 
 class FeatureExtractor:
@@ -56,15 +55,12 @@ class FeatureExtractor:
     ) -> FeatureExtractor:
         """Extract features of images with a loss network, which is moved to the device."""
         network = network.to(device)
-        if isinstance(network.network, JointNetwork):
-            rows = np.linspace(0, len(images) - 1, min(len(images), BALANCING_SAMPLE)).astype(int)
-            network.network.balance(preprocess(images.read(rows).to(device)))
         layers = nn.Sequential(preprocess, network)
 
         def extract(batch: torch.Tensor) -> torch.Tensor:
             return layers(batch.to(device, non_blocking=True))
 
-        n_features = network.n_features(preprocess.output_size)
+        n_features = network.n_features(images.format.network_size)
         if memory is None:
             return cls(images, distributed.compute_sharded(extract), n_features, Cache(None))
         # With a cache, the main process computes an entry while the others wait to read it.

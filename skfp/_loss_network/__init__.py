@@ -4,6 +4,7 @@
 """
 
 from .catalogue import loss_networks
+from .channels import select_channels
 from .description import LossNetwork, describe, empty_loss_network, load_loss_network
 from .frozen import FrozenNetwork, JointNetwork, check_features
 
@@ -16,4 +17,5 @@ __all__ = [
     "empty_loss_network",
     "load_loss_network",
     "loss_networks",
+    "select_channels",
 ]

@@ -46,6 +46,8 @@ class FrozenNetwork(nn.Module):
     torch.Size([5, 392])
     """
 
+    in_channels = 3
+
     def __init__(self, network: nn.Module, name: str) -> None:
         super().__init__()
         self.network = copy.deepcopy(network).requires_grad_(False)
@@ -109,7 +111,7 @@ class FrozenNetwork(nn.Module):
         """
         height, width = image_size
         like = next(self.parameters(), torch.empty(0))
-        images = like.new_zeros(1, 3, height, width)
+        images = like.new_zeros(1, self.in_channels, height, width)
         try:
             with torch.no_grad():
                 return tuple(self._maps(images).shape[1:])

@@ -84,17 +84,18 @@ class Architecture:
         return dataclasses.replace(self, **changes)
 
     def make_encoder(
-        self, n_features: int, size: tuple[int, int], mean: torch.Tensor | None
+        self, n_features: int, input_shape: tuple[int, int, int], mean: torch.Tensor | None
     ) -> Encoder:
-        """Make an encoder with initial weights."""
-        return make_encoder(self.encoder, n_features, size, self.z, mean)
+        """Make an encoder with initial weights, for images of (channels, height, width)."""
+        n_channels, height, width = input_shape
+        return make_encoder(self.encoder, n_features, (height, width), self.z, mean, n_channels)
 
     def make_decoder(
-        self, n_features: int, size: tuple[int, int], projection: Any = None
+        self, n_features: int, input_shape: tuple[int, int, int], projection: Any = None
     ) -> nn.Module:
         """Make a decoder of images, of features, or of their projection, with initial weights."""
         if self.loss != "features":
-            return ImageDecoder(self.z, size)
+            return ImageDecoder(self.z, input_shape[1:], input_shape[0])
         n_outputs = None if projection is None else len(projection.basis)
         return FeatureDecoder(self.z, n_features, n_outputs)
 

@@ -23,7 +23,7 @@ class ImageDecoder(nn.Module):
 
     WIDTH = 1024
 
-    def __init__(self, z: int, size: tuple[int, int]) -> None:
+    def __init__(self, z: int, size: tuple[int, int], out_channels: int = 3) -> None:
         super().__init__()
         self.size = size
         self.grid = tuple(max(math.ceil((side - 64) / 16), 0) + 1 for side in size)
@@ -32,10 +32,11 @@ class ImageDecoder(nn.Module):
         for n_in, n_out, kernel in ((self.WIDTH, 128, 5), (128, 64, 5), (64, 32, 6)):
             layers += [nn.ConvTranspose2d(n_in, n_out, kernel, stride=2)]
             layers += [nn.BatchNorm2d(n_out), nn.ReLU(inplace=True)]
-        self.layers = nn.Sequential(*layers, nn.ConvTranspose2d(32, 3, 6, stride=2), nn.Sigmoid())
+        last = nn.ConvTranspose2d(32, out_channels, 6, stride=2)
+        self.layers = nn.Sequential(*layers, last, nn.Sigmoid())
 
     def forward(self, embedding: torch.Tensor) -> torch.Tensor:
-        """Map embeddings (batch, z) to images (batch, 3, height, width) in [0, 1]."""
+        """Map embeddings (batch, z) to images (batch, out_channels, height, width) in [0, 1]."""
         grid = torch.relu(self.linear(embedding)).unflatten(1, (self.WIDTH, *self.grid))
         grid = grid.contiguous(memory_format=torch.channels_last)
         return self.layers(grid)[..., : self.size[0], : self.size[1]]

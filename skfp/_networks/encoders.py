@@ -44,9 +44,15 @@ class ImageEncoder(Encoder):
     CHANNELS = (32, 64, 128, 256)
     KERNEL = 4
 
-    def __init__(self, size: tuple[int, int], z: int, channels: Sequence[int] = CHANNELS) -> None:
+    def __init__(
+        self,
+        size: tuple[int, int],
+        z: int,
+        channels: Sequence[int] = CHANNELS,
+        in_channels: int = 3,
+    ) -> None:
         layers: list[nn.Module] = []
-        for n_in, n_out in itertools.pairwise((3, *channels)):
+        for n_in, n_out in itertools.pairwise((in_channels, *channels)):
             layers += [nn.Conv2d(n_in, n_out, self.KERNEL, stride=2)]
             layers += [nn.BatchNorm2d(n_out), nn.ReLU(inplace=True)]
         sides = [self._side_after(side) for side in size]
@@ -91,7 +97,7 @@ class CustomEncoder(Encoder):
     """A module of the user's own and a linear map.
 
     `make_trunk` takes the size (height, width) of the images and returns a module from images
-    (b, 3, height, width) to a tensor (b, ...).
+    (b, in_channels, height, width) to a tensor (b, ...).
 
     >>> import torch
     >>> encoder = CustomEncoder(lambda size: nn.Conv2d(3, 5, 16, stride=16), (64, 64), z=2)
@@ -100,7 +106,11 @@ class CustomEncoder(Encoder):
     """
 
     def __init__(
-        self, make_trunk: Callable[[tuple[int, int]], nn.Module], size: tuple[int, int], z: int
+        self,
+        make_trunk: Callable[[tuple[int, int]], nn.Module],
+        size: tuple[int, int],
+        z: int,
+        in_channels: int = 3,
     ) -> None:
         if isinstance(make_trunk, nn.Module):
             raise TypeError(
@@ -117,15 +127,15 @@ class CustomEncoder(Encoder):
         mode = trunk.training
         like = next(trunk.parameters(), torch.empty(0))
         # Lazy parameters have a dtype and a device, but no values yet.
-        images = torch.zeros(2, 3, *size, dtype=like.dtype, device=like.device)
+        images = torch.zeros(2, in_channels, *size, dtype=like.dtype, device=like.device)
         try:
             with torch.no_grad():
                 # In evaluation mode: in training mode, statistics of BatchNorm would change.
                 codes = trunk.eval()(images)
         except Exception as error:  # the user's module may fail in any way
             raise ValueError(
-                f"The module that encoder returned cannot take images of shape (b, 3, {size[0]}, "
-                f"{size[1]}), or returned no tensor: {error}"
+                f"The module that encoder returned cannot take images of shape (b, {in_channels}, "
+                f"{size[0]}, {size[1]}), or returned no tensor: {error}"
             ) from error
         if codes.ndim != 2 or len(codes) != 2:
             raise ValueError(
@@ -156,13 +166,14 @@ def make_encoder(
     size: tuple[int, int],
     z: int,
     mean: torch.Tensor | None = None,
+    in_channels: int = 3,
 ) -> Encoder:
     """Make the encoder that an estimator's `encoder` parameter names; `mean` is of its features."""
     if callable(encoder):
-        return CustomEncoder(encoder, size, z)
+        return CustomEncoder(encoder, size, z, in_channels)
     if takes_features(encoder):
         return FeatureEncoder(n_features, z, mean)
-    return ImageEncoder(size, z, IMAGE_ENCODERS[encoder])
+    return ImageEncoder(size, z, IMAGE_ENCODERS[encoder], in_channels)
 
 
 def fold_batch_norm(module: nn.Module) -> nn.Module:

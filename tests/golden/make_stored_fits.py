@@ -74,7 +74,7 @@ def fits(frames):
             yield "resumed checkpoint", resumed.set_params(callbacks=None).fit(frames)
     grey = frames[..., 1] / 300.0 - 0.2
     yield "grey floats", FeaturePredictionEncoder(**SETTINGS).fit(grey)
-    yield "tiled", PixelAutoencoder(**SETTINGS).fit(frames[:, ::2, ::2])
+    yield "tiled", PixelAutoencoder(resize="tile", **SETTINGS).fit(frames[:, ::2, ::2])
 
 
 def images_of(name, frames):
