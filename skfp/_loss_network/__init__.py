@@ -1,4 +1,4 @@
-"""The loss network p: a frozen, pretrained network whose features say what matters in an image.
+"""Loss networks: frozen, pretrained networks whose features are compared or predicted.
 
 `LossNetwork` describes one by plain values, `load_loss_network` makes it from the description.
 """

@@ -1,77 +1,46 @@
-"""The table of loss networks that are offered."""
+"""The pretrained networks that are known to do well as loss networks, and their layers."""
 
 from __future__ import annotations
 
-import math
-import time
 from typing import Any
 
-import torch
-
 from .description import LossNetwork, empty_loss_network
-from .frozen import FrozenNetwork
-from .offered import OFFERED
-from .pretrained import EMBEDDED_LAYERS
+from .pretrained import DEFAULT_LAYERS, EMBEDDED_LAYERS
 
-_IMAGE_SIZE = (64, 64)
-_BATCH = 16
-_LICENCE = "BSD-3-Clause"
-
-
-class Table(list):
-    """A list of rows, each a dict with the same keys, that prints as a table.
-
-    Examples
-    --------
-    >>> Table([{"name": "alexnet", "features": 9408}, {"name": "vgg16", "features": 32768}])
-    name     features
-    alexnet     9,408
-    vgg16      32,768
-    """
-
-    def __repr__(self) -> str:
-        rows = [dict.fromkeys(self[0]), *self] if self else []
-        texts = [[_text(row[key]) if i else key for key in row] for i, row in enumerate(rows)]
-        widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
-        is_number = [isinstance(value, int | float) for value in self[0].values()] if self else []
-        return "\n".join(
-            "  ".join(
-                f"{text:{'>' if number else '<'}{width}}"
-                for text, width, number in zip(line, widths, is_number, strict=True)
-            ).rstrip()
-            for line in texts
-        )
+# Names of layers in torchvision's graph, and in the literature.
+_LAYERS = {
+    "alexnet": {
+        "features.1": "relu1",
+        "features.4": "relu2",
+        "features.7": "relu3",
+        "features.9": "relu4",
+        "features.11": "relu5",
+    },
+    "vgg16": {"features.8": "relu2_2", "features.15": "relu3_3", "features.22": "relu4_3"},
+    "resnet18": {"layer1": "stage 1", "layer2": "stage 2", "layer3": "stage 3"},
+    "resnet50": {"layer1": "stage 1", "layer2": "stage 2", "layer3": "stage 3"},
+    "efficientnet_b0": {"features.3": "stage 3", "features.5": "stage 5"},
+    "convnext_tiny": {"features.1": "stage 1", "features.3": "stage 2", "features.5": "stage 3"},
+}
 
 
-def _text(value: Any) -> str:
-    return f"{value:,.0f}" if isinstance(value, float | int) else str(value)
-
-
-def loss_networks(*, measure: bool = True) -> Table:
+def loss_networks() -> list[dict[str, Any]]:
     """List the networks that are known to do well as loss networks.
 
     Any other model of torchvision or timm, and any module or function, can be one too: see
     :class:`skfp.LossNetwork`.
 
-    Parameters
-    ----------
-    measure : bool, default=True
-        Whether to measure speed, which takes some seconds.
-
     Returns
     -------
     table : list of dict
-        Prints as a table; `pandas.DataFrame(table)` makes one of it. A row per layer, with the
-        keys
+        A row per layer, for `pandas.DataFrame(table)`, with the keys
 
         - "network" and "layer": the parameters of `LossNetwork`;
-        - "known as": what the literature calls the layer;
-        - "default": "yes" where it is taken if no layer is named;
-        - "features": how many there are of an image of 64 by 64 pixels;
+        - "known as": the name of the layer in the literature;
+        - "default": whether it is the default layer of the network;
+        - "features": their number for an image of 64 by 64 pixels;
         - "weights": "embedded" in this package, or "download" from torchvision;
-        - "licence": of the weights;
-        - "images/s": images of 64 by 64 pixels per second that the network looks at, here and
-          now on the CPU with torch's number of threads. Left out unless measured.
+        - "licence": of the weights.
 
     Notes
     -----
@@ -81,43 +50,20 @@ def loss_networks(*, measure: bool = True) -> Table:
     Examples
     --------
     >>> import skfp
-    >>> table = skfp.loss_networks(measure=False)
+    >>> table = skfp.loss_networks()
     >>> table[1]["network"], table[1]["known as"], table[1]["features"], table[1]["weights"]
     ('alexnet', 'relu2', 9408, 'embedded')
     """
-    rows = Table()
-    for name, offered in OFFERED.items():
-        for layer, known_as in offered.nodes.items():
-            network = empty_loss_network(LossNetwork(name, layer=layer))
-            row: dict[str, Any] = {
-                "network": name,
-                "layer": layer,
-                "known as": known_as,
-                "default": "yes" if layer == offered.default else "",
-                "features": network.n_features(_IMAGE_SIZE),
-                "weights": "embedded" if _is_embedded(name, layer) else "download",
-                "licence": _LICENCE,
-            }
-            if measure:
-                row["images/s"] = _images_per_second(network)
-            rows.append(row)
-    return rows
-
-
-def _is_embedded(name: str, layer: str) -> bool:
-    return name == "alexnet" and layer in EMBEDDED_LAYERS
-
-
-@torch.inference_mode()
-def _images_per_second(network: FrozenNetwork) -> float:
-    """Time a network without its weights, as their values do not matter."""
-    network = network.to_empty(device="cpu").to(memory_format=torch.channels_last)
-    for tensor in network.state_dict().values():
-        tensor.fill_(0.5)
-    images = torch.rand(_BATCH, 3, *_IMAGE_SIZE).to(memory_format=torch.channels_last)
-    seconds = math.inf
-    for _ in range(3):
-        start = time.perf_counter()
-        network(images)
-        seconds = min(seconds, time.perf_counter() - start)
-    return _BATCH / seconds
+    return [
+        {
+            "network": name,
+            "layer": layer,
+            "known as": known_as,
+            "default": layer == DEFAULT_LAYERS[name],
+            "features": empty_loss_network(LossNetwork(name, layer=layer)).n_features((64, 64)),
+            "weights": "embedded" if name == "alexnet" and layer in EMBEDDED_LAYERS else "download",
+            "licence": "BSD-3-Clause",
+        }
+        for name, layers in _LAYERS.items()
+        for layer, known_as in layers.items()
+    ]

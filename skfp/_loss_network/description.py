@@ -1,4 +1,4 @@
-"""A loss network by plain values, so that it can be cloned, searched over and saved."""
+"""Description of a loss network by plain values, to be cloned, searched over and saved."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _WEIGHTS_FILES = (".safetensors", ".pt", ".pth")
 
 
 class LossNetwork(BaseEstimator):
-    """Description of a loss network: which network, cut where, and what is done with its features.
+    """Description of a loss network: a network, a layer of it, and the use of its features.
 
     Pass one to an encoder as `loss_network`, or a list of them to train against all at once. It
-    holds plain values and no weights: networks are made in `fit`.
+    holds plain values and no weights: `fit` makes the networks.
 
     Parameters
     ----------
@@ -32,49 +32,48 @@ class LossNetwork(BaseEstimator):
         - "alexnet": the paper's loss network [1]_, whose weights come with the package up to its
           second ReLU.
         - The name of any other classification model of torchvision, such as "vgg16". Weights are
-          downloaded to torch's cache when they are first needed.
+          downloaded to torch's cache at first use.
         - "timm:" and the name of a model of timm, such as "timm:resnet26"; needs the extra `timm`.
         - A module or a function from float images (b, 3, height, width) in [0, 1] to a tensor
           (b, ...). A module is copied and frozen.
     layer : str or None, default=None
         The node of the network's graph whose output is taken, named as by torchvision's
         `get_graph_node_names`; a name such as "layer2" means the last node within. None is the
-        default that :func:`skfp.loss_networks` shows. Of other networks of torchvision it is what
-        their classifier takes, of timm's and your own it is their output.
+        default that :func:`skfp.loss_networks` shows. For other networks of torchvision it is the
+        input of their classifier, for timm's and your own it is their output.
     weights : str or path-like, default="default"
-        "default" are the best that torchvision or timm publish. Otherwise the name of others of
-        torchvision's, such as "IMAGENET1K_V1", or a file: safetensors, or a state dict saved by
+        "default" are the best that torchvision or timm publish. Else the name of other weights of
+        torchvision, such as "IMAGENET1K_V1", or a file: safetensors, or a state dict saved by
         torch, which is read without running code. It may hold more than is needed.
     preprocess : {"auto", "imagenet"} or None, default="auto"
         How images in [0, 1] are scaled. "imagenet" subtracts ImageNet's mean colour and divides by
-        its deviation. "auto" does what the weights were trained with, except for "alexnet",
-        which gets images as they are, as in the paper, and so does a network of your own.
+        its deviation. "auto" scales images as in the training of the weights, except for
+        "alexnet", which takes them unscaled, as in the paper, and so does a network of your own.
     resize : int or None, default=None
-        The shorter side in pixels to which images are resized before the network sees them. None
-        leaves their size.
+        The shorter side in pixels to which images are resized for the network. None leaves their
+        size.
     pool : "flatten", "avg" or int, default="flatten"
-        "flatten" takes every feature at every place, as the paper does. "avg" averages over
-        places, so that of each channel one number is left. An int averages within the fields of a
-        grid of so many rows and columns, where maps are larger than that.
+        "flatten" takes every feature at every place, as the paper does. "avg" averages each
+        channel over all places. An int averages within the fields of a grid of so many rows and
+        columns, where maps are larger than that.
     squash : {"auto", "sigmoid"} or None, default="auto"
         "sigmoid" bounds features as in the paper, before they are pooled. "auto" is "sigmoid" for
-        networks that are named, None for your own.
+        a named network, None for your own.
     weight : float, default=1.0
         Share of this network where there are several, relative to the others'. See Notes.
 
     See Also
     --------
-    skfp.loss_networks : Table of the networks that are known to do well.
+    skfp.loss_networks : Table of networks that are known to do well.
 
     Notes
     -----
-    Networks of a list see the same images, and their features are joined to one row. As they differ
-    in number and in size, those of network i are scaled in `fit`, by its features of 128 training
-    images, so that they make up w_i / (w_1 + w_2 + ...) of the variance of the row, and the whole
-    row has a mean variance of 1. So a decoder that always predicts the mean has a loss of 1, of
-    which each network contributes its share, whether features are predicted themselves or, by
-    `target_components`, their principal components: these hold a network's features as far
-    as its share of the variance goes. The weight of a single network changes nothing.
+    The features of several networks are joined. As they differ in number and in size, `fit` scales
+    those of network i, by its features of 128 training images, so that they make up
+    w_i / (w_1 + w_2 + ...) of the variance of all features, whose mean variance becomes 1. So a
+    decoder that always predicts the mean has a loss of 1, to which each network contributes its
+    share. With `target_components`, principal components represent each network by its share of
+    the variance. The weight of a single network has no effect.
 
     Features of PyTorch transformers are tokens (b, tokens, channels), or maps with the channels
     last: "avg" averages tokens, and a grid needs maps (b, channels, rows, columns).
@@ -140,7 +139,7 @@ class LossNetwork(BaseEstimator):
 
     @property
     def _name(self) -> str:
-        """What messages call it."""
+        """Name of the network in messages."""
         network = self.network
         if not isinstance(network, str):
             return getattr(network, "__name__", type(network).__name__)
@@ -192,22 +191,9 @@ class LossNetwork(BaseEstimator):
 
 
 def describe(loss_network: Any) -> LossNetwork | list[LossNetwork] | FrozenNetwork:
-    """Turn what an estimator's `loss_network` parameter may be into a description of its own.
+    """Describe what an estimator takes as `loss_network`, as in `load_loss_network`.
 
-    Parameters
-    ----------
-    loss_network : LossNetwork, str, path-like, torch.nn.Module, callable, or list of these
-        As in `load_loss_network`.
-
-    Returns
-    -------
-    description : LossNetwork, list of LossNetwork or FrozenNetwork
-        Another object than the caller's, which may be changed later. Modules are not copied.
-
-    Raises
-    ------
-    TypeError
-        If `loss_network` is none of the above.
+    The description is a copy, so that a fitted estimator keeps its own; modules are not copied.
     """
     if isinstance(loss_network, FrozenNetwork):
         return loss_network
@@ -217,33 +203,10 @@ def describe(loss_network: Any) -> LossNetwork | list[LossNetwork] | FrozenNetwo
 
 
 def load_loss_network(loss_network: Any) -> FrozenNetwork:
-    """Make the loss network that an estimator's `loss_network` parameter asks for.
+    """Make the network that an estimator takes as `loss_network`, on the CPU.
 
-    Parameters
-    ----------
-    loss_network : LossNetwork, str, path-like, torch.nn.Module, callable, or list of these
-        - A description.
-        - What `LossNetwork` takes as `network`, with the other parameters at their defaults.
-        - A path, or a string that ends in `.safetensors`, `.pt` or `.pth`: "alexnet" with these
-          weights.
-        - A list: all of them, their features joined.
-
-    Returns
-    -------
-    loss_network : FrozenNetwork
-        In evaluation mode, on the CPU unless a module was elsewhere.
-
-    Raises
-    ------
-    ValueError
-        If a name, layer or other parameter is wrong, or a file is missing, unreadable or holds
-        other tensors.
-    TypeError
-        If `loss_network` is none of the above.
-    FileNotFoundError
-        If published weights are not there and cannot be downloaded.
-    ImportError
-        If timm is needed and not installed.
+    That is a description, or its `network` alone; a path to weights of "alexnet"; or a list of
+    these, whose features are joined.
 
     Examples
     --------
@@ -259,18 +222,7 @@ def load_loss_network(loss_network: Any) -> FrozenNetwork:
 
 
 def empty_loss_network(loss_network: Any) -> FrozenNetwork:
-    """Make a loss network without its weights, to be loaded from a fitted estimator's.
-
-    Parameters
-    ----------
-    loss_network : LossNetwork, str, path-like, torch.nn.Module, callable, or list of these
-        As in `load_loss_network`; no file is read.
-
-    Returns
-    -------
-    loss_network : FrozenNetwork
-        Its tensors are to be replaced.
-    """
+    """Make a loss network without weights, to be loaded from a saved estimator."""
     return _make(loss_network, empty=True)
 
 

@@ -1,4 +1,6 @@
-"""Networks that are frozen for good, alone or several as one."""
+"""Frozen networks, and several of them as one."""
+
+from __future__ import annotations
 
 import copy
 import hashlib
@@ -8,34 +10,19 @@ from typing import Any, Self
 
 import torch
 from sklearn.utils import gen_batches
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
-from skfp._utils.fingerprint import fingerprint_callable
-
-from .layers import Function
+from .._utils.fingerprint import fingerprint_callable
 
 _BALANCING_BATCH = 16
+_ATTRIBUTES_OF_ANY_MODULE = vars(nn.Module()).keys()
 
 
 class FrozenNetwork(nn.Module):
-    """A network frozen for good: it never trains, but passes gradients on to the images.
+    """A network that never trains, but passes gradients on to the images.
 
-    Parameters
-    ----------
-    network : torch.nn.Module
-        Takes float images of shape (n_images, 3, height, width) and returns a tensor whose first
-        axis is the images. It is copied, so that the caller's module stays as it is.
-    name : str
-        What messages call it.
-
-    See Also
-    --------
-    load_loss_network : Makes one from its description.
-
-    References
-    ----------
-    .. [1] G. Grund Pihlgren, F. Sandin, M. Liwicki, "Pretraining Image Encoders without
-       Reconstruction via Feature Prediction Loss", ICPR 2020.
+    It copies `network`, from float images (b, 3, height, width) to a tensor (b, ...); messages use
+    `name`.
 
     Examples
     --------
@@ -59,23 +46,7 @@ class FrozenNetwork(nn.Module):
         return super().train(False)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Compute the features of images.
-
-        Parameters
-        ----------
-        images : Tensor of shape (n_images, 3, height, width)
-            Values in [0, 1].
-
-        Returns
-        -------
-        features : Tensor of shape (n_images, n_features)
-            The network's output, flattened: channel by channel, row by row.
-
-        Raises
-        ------
-        ValueError
-            If the network returns anything but one tensor with a row for each image.
-        """
+        """Compute features (b, n_features): the network's output, flattened."""
         return self._maps(images).flatten(start_dim=1)
 
     def _maps(self, images: Tensor) -> Tensor:
@@ -92,23 +63,7 @@ class FrozenNetwork(nn.Module):
         )
 
     def maps_shape(self, image_size: tuple[int, int]) -> tuple[int, ...]:
-        """Find the shape of an image's features before they are flattened.
-
-        Parameters
-        ----------
-        image_size : tuple of (height, width)
-            In pixels.
-
-        Returns
-        -------
-        shape : tuple of int
-            (channels, rows, columns) of feature maps, for most networks.
-
-        Raises
-        ------
-        ValueError
-            If the network cannot take images of that size.
-        """
+        """Find the shape of an image's features, for most networks (channels, rows, columns)."""
         height, width = image_size
         like = next(self.parameters(), torch.empty(0))
         images = like.new_zeros(1, self.in_channels, height, width)
@@ -125,54 +80,34 @@ class FrozenNetwork(nn.Module):
             ) from error
 
     def n_features(self, image_size: tuple[int, int]) -> int:
-        """Count the features of an image.
-
-        Parameters
-        ----------
-        image_size : tuple of (height, width)
-            In pixels.
-
-        Returns
-        -------
-        n_features : int
-            The length of a row that `forward` returns.
-
-        Raises
-        ------
-        ValueError
-            If the network cannot take images of that size.
-        """
+        """Count the features of an image of size (height, width)."""
         return math.prod(self.maps_shape(image_size))
 
     def fingerprint(self) -> str:
-        """Identify what the network computes, as the key under which features are cached.
+        """SHA-256 of layers, attributes, hooks and weights: the key of cached features.
 
-        Returns
-        -------
-        fingerprint : str of 64 hexadecimal digits
-            The SHA-256 of the layers, their settings and their weights, whatever the device, the
-            memory layout or the name. The code of a user's own module is not looked into: only the
-            name of its class. Of a function it is: see `fingerprint_callable`.
+        It does not depend on the device, the memory layout or the name, nor on the code of a
+        module's class. TypeError where an attribute has no comparable values, such as a lock.
         """
         digest = hashlib.sha256()
-        for shard in self._parts():
-            # Hashing each part on its own keeps neighbours apart: ("ab", "c") is not ("a", "bc").
-            digest.update(hashlib.sha256(shard).digest())
+        for part in self._fingerprinted():
+            # Hashed on its own, so that ("ab", "c") is not ("a", "bc").
+            digest.update(hashlib.sha256(part).digest())
         return digest.hexdigest()
 
-    def _parts(self) -> Iterator[bytes]:
+    def _fingerprinted(self) -> Iterator[bytes]:
         for path, layer in self.network.named_modules():
             kind = f"{type(layer).__module__}.{type(layer).__qualname__}"
-            settings = {
-                key: value
-                for key, value in sorted(vars(layer).items())
-                # The settings of a network within this one are its name and no more.
-                if isinstance(value, bool | int | float | str | tuple | list)
-                and not isinstance(layer, FrozenNetwork)
-            }
-            yield f"{path} {kind} {settings}".encode()
-            if isinstance(layer, Function):
-                yield fingerprint_callable(layer.function).encode()
+            # The only attribute of a network within this one is its name.
+            attributes = {} if isinstance(layer, FrozenNetwork) else vars(layer)
+            plain = {key: value for key, value in sorted(attributes.items()) if _is_plain(value)}
+            yield f"{path} {kind} {plain}".encode()
+            for key in sorted(attributes.keys() - plain.keys() - _ATTRIBUTES_OF_ANY_MODULE):
+                if not isinstance(attributes[key], fx.Graph):  # `_code` is its text
+                    yield f"{key} {fingerprint_callable(attributes[key])}".encode()
+            for hooks in (layer._forward_pre_hooks, layer._forward_hooks):
+                if hooks:
+                    yield fingerprint_callable(list(hooks.values())).encode()
         for tensors in (self.network.named_parameters(), self.network.named_buffers()):
             for path, tensor in tensors:
                 yield f"{path} {tensor.dtype} {tuple(tensor.shape)}".encode()
@@ -180,14 +115,17 @@ class FrozenNetwork(nn.Module):
                 yield flat.view(torch.uint8).numpy().tobytes()
 
 
-class JointNetwork(nn.Module):
-    """Several networks that look at the same images, each with its share of all features.
+def _is_plain(value: Any) -> bool:
+    """Whether the text of a value identifies it."""
+    if isinstance(value, tuple | list):
+        return all(map(_is_plain, value))
+    return isinstance(value, bool | int | float | str)
 
-    Parameters
-    ----------
-    networks : sequence of FrozenNetwork
-    weights : sequence of float
-        Share of each in the variance of the joined features, relative to the others'.
+
+class JointNetwork(nn.Module):
+    """Several networks of the same images, their features scaled and joined.
+
+    `weights` are their shares of the variance of the joined features, relative to each other.
     """
 
     scales: Tensor
@@ -196,28 +134,16 @@ class JointNetwork(nn.Module):
         super().__init__()
         self.networks = nn.ModuleList(networks)
         self.weights = tuple(weights)
-        # Zeros until `balance` has seen images.
+        # Zeros until `balance`.
         self.register_buffer("scales", torch.zeros(len(networks)))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Join the scaled features of images to rows (b, n_features)."""
         features = [network(images) for network in self.networks]
         return torch.cat([s * rows for s, rows in zip(self.scales, features, strict=True)], dim=1)
 
     @torch.no_grad()
     def balance(self, images: Tensor) -> None:
-        """Scale features so that each network has its share of their variance, unless they are.
-
-        Parameters
-        ----------
-        images : Tensor of shape (n_images, 3, height, width)
-            A sample of those to train on.
-
-        Raises
-        ------
-        ValueError
-            If a network's features are constant or not finite.
-        """
+        """Find the scales by which each network has its share of the variance, once."""
         if self.scales.any():
             return
         n_features, scales = 0, []
@@ -234,21 +160,7 @@ class JointNetwork(nn.Module):
 
 
 def check_features(features: Tensor, inputs: Tensor, name: str = "") -> None:
-    """Refuse features that nothing can be learned from.
-
-    Parameters
-    ----------
-    features : Tensor of shape (n_images, n_features)
-    inputs : Tensor of shape (n, ...)
-        What the first n of them were computed from.
-    name : str
-        Of the loss network.
-
-    Raises
-    ------
-    ValueError
-        If features are NaN or infinite, or the same for inputs that differ.
-    """
+    """Refuse features that are not finite, or the same though the images (inputs) differ."""
     network = f"The loss network{f' {name!r}' if name else ''}"
     if not features.isfinite().all():
         raise ValueError(
@@ -265,4 +177,4 @@ def check_features(features: Tensor, inputs: Tensor, name: str = "") -> None:
 
 
 class _WrongOutputError(ValueError):
-    """A network returned something else than a tensor with a row for each image."""
+    """A network returned no tensor with a row for each image."""

@@ -3,33 +3,32 @@
 from __future__ import annotations
 
 import difflib
-import itertools
 from collections.abc import Iterable
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import fx, nn
 
-from .offered import OFFERED
 from .weights import download, fill
 
 _EMBEDDED = Path(__file__).parents[1] / "weights" / "alexnet_relu2.safetensors"
 EMBEDDED_LAYERS = tuple(f"features.{i}" for i in range(5))
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 TIMM = "timm:"
+DEFAULT_LAYERS = {
+    "alexnet": "features.4",
+    "vgg16": "features.22",
+    "resnet18": "layer2",
+    "resnet50": "layer2",
+    "efficientnet_b0": "features.3",
+    "convnext_tiny": "features.3",
+}
 
 
 class Pretrained(NamedTuple):
-    """A pretrained network up to one of its layers.
-
-    Attributes
-    ----------
-    layers : list of nn.Module
-        To be called one after the other.
-    mean, std : tuple of 3 floats or None
-        How it was given images in training; None where the paper gives them as they are.
-    """
+    """Layers to call in turn, and the mean and deviation of the images they were trained on."""
 
     layers: list[nn.Module]
     mean: tuple[float, ...] | None = None
@@ -37,42 +36,18 @@ class Pretrained(NamedTuple):
 
 
 def make_pretrained(name: str, layer: str | None, weights: Any, *, empty: bool) -> Pretrained:
-    """Make a pretrained network up to one of its layers.
-
-    Parameters
-    ----------
-    name : str
-        "alexnet", another model of torchvision, or "timm:" and a model of timm.
-    layer : str or None
-        A node of its graph.
-    weights : "default", path-like or str
-        As in `LossNetwork`.
-    empty : bool
-        Whether to leave the weights out, to be loaded from a fitted estimator's.
-
-    Returns
-    -------
-    network : Pretrained
-
-    Raises
-    ------
-    ValueError
-        If there is no such model or layer, or the weights do not fit.
-    FileNotFoundError
-        If published weights are not there and cannot be downloaded.
-    ImportError
-        If timm is needed and not installed.
-    """
+    """Make a network up to a layer, named as in `LossNetwork`; if `empty`, without weights."""
     if name.startswith(TIMM):
         return _timm(name, layer, weights, empty)
-    if name == "alexnet" and (layer or OFFERED[name].default) in EMBEDDED_LAYERS:
-        return _alexnet(layer or OFFERED[name].default, weights, empty)
+    layer = layer or DEFAULT_LAYERS.get(name)
+    if name == "alexnet" and layer in EMBEDDED_LAYERS:
+        return _alexnet(layer, weights, empty)
     return _torchvision(name, layer, weights, empty)
 
 
 def _alexnet(layer: str, weights: Any, empty: bool) -> Pretrained:
-    """Make the paper's network, which is built without torchvision and needs no download."""
-    # On the meta device nothing is initialised, so the user's random state is left alone.
+    """Make the paper's network; its weights come with this package."""
+    # The meta device initialises nothing, so the user's random state stays as it is.
     with torch.device("meta"):
         layers = nn.Sequential(
             nn.Conv2d(3, 64, kernel_size=11, stride=4, padding=2),
@@ -98,7 +73,7 @@ def _torchvision(name: str, layer: str | None, weights: Any, empty: bool) -> Pre
             "path to a weights file that ends in .safetensors, .pt or .pth, a torch.nn.Module or a "
             "function from images to tensors."
         )
-    # These two train on images that they scale themselves, where they have torchvision's weights.
+    # With torchvision's weights, these two scale images themselves.
     scaling = {"transform_input": True} if name in ("googlenet", "inception_v3") else {}
     with torch.random.fork_rng(devices=[]):
         try:
@@ -106,18 +81,17 @@ def _torchvision(name: str, layer: str | None, weights: Any, empty: bool) -> Pre
                 model = models.get_model(name, weights=None, **scaling)
         except NotImplementedError:  # some calculate their widths with tensors
             model = models.get_model(name, weights=None, **scaling)
-    default = OFFERED[name].default if name in OFFERED else None
-    network = _cut(model, layer or default, name)
+    network = _cut(model, layer, name)
     if not empty:
         fill(network, _weights_file(name, weights), name)
-    # The paper gives its network, AlexNet, images on the unit scale.
+    # In the paper, AlexNet takes images on the unit scale.
     if name == "alexnet":
         return Pretrained([network])
     return Pretrained([network], IMAGENET_MEAN, IMAGENET_STD)
 
 
 def _weights_file(name: str, weights: Any) -> Path:
-    """Find the file of weights given by path, by torchvision's name for them, or as "default"."""
+    """Find weights by path, by torchvision's name for them, or as "default"."""
     from torchvision import models
 
     published = models.get_model_weights(name)
@@ -160,7 +134,7 @@ def _timm(name: str, layer: str | None, weights: Any, empty: bool) -> Pretrained
 
 
 def _cut(model: nn.Module, layer: str | None, name: str) -> fx.GraphModule:
-    """Keep of a model what leads to a node of its graph, the last but one if none is named."""
+    """Cut a model after a node of its graph, by default the last but one."""
     from torchvision.models import feature_extraction
 
     try:
@@ -172,25 +146,22 @@ def _cut(model: nn.Module, layer: str | None, name: str) -> fx.GraphModule:
         ) from error
     if layer is None:
         layer = nodes[-2]
-    offered = {".".join(parts) for node in nodes for parts in _beginnings(node.split("."))}
-    if layer not in offered:
+    # "layer2" is the last node whose name begins with it.
+    names = {prefix for node in nodes for prefix in accumulate(node.split("."), "{}.{}".format)}
+    if layer not in names:
         raise ValueError(
-            f"{name!r} has no layer {layer!r}.{_did_you_mean(layer, sorted(offered))} Expected a "
+            f"{name!r} has no layer {layer!r}.{_did_you_mean(layer, sorted(names))} Expected a "
             "node of its graph, as torchvision.models.feature_extraction.get_graph_node_names "
             f"lists them: {', '.join(nodes[1:4])}, ..., {', '.join(nodes[-3:])}."
         )
     extractor: Any = feature_extraction.create_feature_extractor(
         model.eval(), {layer: "features"}, suppress_diff_warning=True
     )
-    # The graph for evaluation alone, with a tensor as its output: a module that can be pickled.
+    # Only the graph for evaluation, with a tensor as its output, can be pickled.
     graph = extractor.eval_graph
     output = next(node for node in graph.nodes if node.op == "output")
     output.args = (output.args[0]["features"],)
     return fx.GraphModule(extractor, graph).eval()
-
-
-def _beginnings(parts: list[str]) -> Iterable[list[str]]:
-    return itertools.accumulate([shard] for shard in parts)
 
 
 def _did_you_mean(name: str, known: Iterable[str]) -> str:

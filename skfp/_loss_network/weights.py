@@ -1,4 +1,4 @@
-"""Weights of pretrained networks: found in files, checked, and never allowed to run code."""
+"""Weights of pretrained networks: files of tensors, read without running code, and checked."""
 
 from __future__ import annotations
 
@@ -12,29 +12,13 @@ from safetensors.torch import load_file
 from torch import nn
 from torch.hub import download_url_to_file
 
-from skfp._utils.tensor_file import Tensors
-
 
 def fill(
     network: nn.Module, file: Path, name: str, rename: Callable[[str], str] = lambda name: name
 ) -> None:
-    """Give a network without weights those of a file.
+    """Load the tensors of a network from a safetensors file or a state dict.
 
-    Parameters
-    ----------
-    network : nn.Module
-        Any part of the network that the file is of; tensors that it lacks are left out.
-    file : Path
-        A safetensors file, or a state dict that `torch.save` has written.
-    name : str
-        What messages call the network.
-    rename : callable
-        Turns a name in the file into the network's.
-
-    Raises
-    ------
-    ValueError
-        If the file is missing, unreadable, holds other tensors or numbers that are not finite.
+    The file may hold more than the network needs; `rename` maps its names to the network's.
     """
     shapes = {key: tuple(tensor.shape) for key, tensor in network.state_dict().items()}
     expected = "expected a safetensors file or a state dict with the tensors " + _enumerate(
@@ -44,7 +28,7 @@ def fill(
         raise ValueError(f"There is no weights file {str(file)!r} for {name!r}: {expected}.")
     try:
         tensors = {rename(key): tensor for key, tensor in _read(file).items()}
-    except Exception as error:  # what is no file of weights may fail in any way
+    except Exception as error:  # other files fail in many ways
         raise ValueError(
             f"Cannot read the weights file {str(file)!r} for {name!r} ({error}): {expected}."
         ) from error
@@ -68,12 +52,12 @@ def fill(
                 f"Wrong weights for {name!r} in {str(file)!r}: {key} must hold finite "
                 f"floating-point numbers, got NaN, infinity or {tensor.dtype}."
             )
-        # Copied, since what was read may still be a view of the file.
+        # A copy, as the tensor may be a view of the file.
         state[key] = tensor.to(empty.dtype, copy=True)
     network.load_state_dict(state, assign=True)
 
 
-def _read(file: Path) -> Tensors:
+def _read(file: Path) -> dict[str, torch.Tensor]:
     if file.suffix == ".safetensors":
         return load_file(file)
     state: Any = torch.load(file, map_location="cpu", weights_only=True)
@@ -90,24 +74,7 @@ def _enumerate(items: list[str], most: int = 4) -> str:
 
 
 def download(url: str, name: str) -> Path:
-    """Find published weights in torch's cache, or download them there.
-
-    Parameters
-    ----------
-    url : str
-        Where they are published; the end of the file's name is the beginning of its SHA-256.
-    name : str
-        What messages call the network.
-
-    Returns
-    -------
-    file : Path
-
-    Raises
-    ------
-    FileNotFoundError
-        If they are not in the cache and cannot be downloaded.
-    """
+    """Find published weights in torch's cache, or download them to it; check their SHA-256."""
     file = Path(torch.hub.get_dir()) / "checkpoints" / os.path.basename(url)
     if not file.exists():
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -1,9 +1,10 @@
-"""Descriptions of loss networks: parameters, what encoders make of them, several at once."""
+"""Descriptions of loss networks: parameters, fits with them, several at once."""
 
 import json
 import pickle
 
 import numpy as np
+import pandas as pd
 import pytest
 import skops.io
 import torch
@@ -13,7 +14,7 @@ from torch import nn
 
 import skfp
 from skfp import FeaturePredictionEncoder, LossNetwork, PerceptualAutoencoder
-from skfp._loss_network import _catalogue, load_loss_network
+from skfp._loss_network import load_loss_network
 
 EARLY = LossNetwork(layer="features.1", pool=4)
 
@@ -136,7 +137,7 @@ class TestCallable:
         again = pickle.loads(pickle.dumps(encoder))
         np.testing.assert_array_equal(again.transform(frames), encoder.transform(frames))
 
-    def test_lambdas_are_told_apart(self):
+    def test_lambdas_have_fingerprints_of_their_own(self):
         mean, largest = (
             load_loss_network(function)
             for function in (lambda x: x.mean((2, 3)), lambda x: x.amax((2, 3)))
@@ -148,7 +149,7 @@ class TestSeveral:
     def test_each_has_its_share_of_the_variance(self, frames):
         networks = [EARLY, LossNetwork(pool="avg", weight=3.0)]
         encoder = quick(networks, target_components=None).fit(frames)
-        pixels = encoder._preprocess(torch.from_numpy(frames).permute(0, 3, 1, 2))
+        pixels = torch.from_numpy(frames).permute(0, 3, 1, 2) / 255
         variance = encoder.loss_network_(pixels).var(dim=0, correction=0)
         n_early = 64 * 4 * 4
         assert len(variance) == n_early + 192
@@ -157,13 +158,13 @@ class TestSeveral:
 
     def test_rows_are_the_networks_features_scaled(self, frames):
         encoder = quick([EARLY, "alexnet"]).fit(frames)
-        pixels = encoder._preprocess(torch.from_numpy(frames).permute(0, 3, 1, 2))
+        pixels = torch.from_numpy(frames).permute(0, 3, 1, 2) / 255
         early = load_loss_network(EARLY)(pixels)
         scaled = encoder.loss_network_(pixels)[:, : early.shape[1]]
         ratio = scaled / early
         torch.testing.assert_close(ratio, ratio[:1, :1].expand_as(ratio))
 
-    def test_all_images_see_the_scales_of_training(self, frames):
+    def test_all_images_get_the_scales_of_training(self, frames):
         encoder = quick([EARLY, "alexnet"], target_components=None)
         encoder.fit(frames[:12], X_val=frames[12:])
         scales = encoder.loss_network_.network.scales.clone()
@@ -225,7 +226,7 @@ class TestFeaturesThatTeachNothing:
         with pytest.raises(ValueError, match="squash=None"):
             quick(loss_network).fit(frames)
 
-    def test_equal_images_are_nobodys_fault(self, frames):
+    def test_equal_images_are_accepted(self, frames):
         equal = np.repeat(frames[:1], 6, axis=0)
         assert np.isfinite(quick(EARLY).fit_transform(equal)).all()
 
@@ -272,19 +273,27 @@ class TestSaving:
 
 
 class TestTable:
-    def test_says_what_there_is(self):
-        table = skfp.loss_networks(measure=False)
-        vgg = next(row for row in table if row["known as"] == "relu4_3")
-        assert (vgg["network"], vgg["layer"], vgg["features"]) == ("vgg16", "features.22", 32_768)
-        assert vgg["weights"] == "download"
-        assert "alexnet" in str(table).splitlines()[1]
-        assert "images/s" not in table[0]
-
-    def test_measures_and_names_parameters(self, monkeypatch):
-        offered = {"alexnet": _catalogue.OFFERED["alexnet"]}
-        monkeypatch.setattr(_catalogue, "OFFERED", offered)
+    def test_rows_are_plain(self):
         table = skfp.loss_networks()
-        assert all(row["images/s"] > 0 for row in table)
-        for row in table[:2]:
+        assert type(table) is list
+        vgg = next(row for row in table if row["known as"] == "relu4_3")
+        assert vgg == {
+            "network": "vgg16",
+            "layer": "features.22",
+            "known as": "relu4_3",
+            "default": True,
+            "features": 32_768,
+            "weights": "download",
+            "licence": "BSD-3-Clause",
+        }
+
+    def test_rows_describe_networks(self):
+        embedded = [row for row in skfp.loss_networks() if row["weights"] == "embedded"]
+        assert [row["known as"] for row in embedded] == ["relu1", "relu2"]
+        for row in embedded:
             network = load_loss_network(LossNetwork(row["network"], layer=row["layer"]))
             assert network.n_features((64, 64)) == row["features"]
+
+    def test_one_default_for_each_network(self):
+        table = pd.DataFrame(skfp.loss_networks())
+        assert (table.groupby("network")["default"].sum() == 1).all()

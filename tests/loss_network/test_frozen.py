@@ -1,10 +1,12 @@
 """Frozen networks: the embedded one, modules of the user's, several as one, weights files."""
 
 import copy
+import functools
 import hashlib
 import json
 import pickle
 import shutil
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +18,8 @@ from sklearn.datasets import load_sample_image
 from torch import nn
 
 import skfp
-from benchmarks import imagenet_weights
+from benchmarks.weights import imagenet
+from skfp import FeaturePredictionEncoder
 from skfp._loss_network import FrozenNetwork, LossNetwork, load_loss_network
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "alexnet_relu2.json").read_text())
@@ -103,9 +106,9 @@ class TestAlexNet:
     def test_shipped_file_is_the_one_documented(self):
         readme = EMBEDDED.with_name("README.md").read_text()
         assert hashlib.sha256(EMBEDDED.read_bytes()).hexdigest() in readme
-        assert imagenet_weights.SHA256 in readme
+        assert imagenet.SHA256 in readme
         with safe_open(EMBEDDED, "np") as file:
-            assert imagenet_weights.SHA256 in file.metadata()["provenance"]
+            assert imagenet.SHA256 in file.metadata()["provenance"]
         assert "Soumith Chintala" in EMBEDDED.with_name("LICENSE-torchvision.txt").read_text()
 
 
@@ -235,6 +238,84 @@ class TestFingerprint:
         ]
         fingerprints = {load_loss_network(module).fingerprint() for module in modules}
         assert len(fingerprints) == len(modules)
+
+
+class Scale(nn.Module):
+    """Features that depend on an attribute of any kind."""
+
+    def __init__(self, attribute, compute):
+        super().__init__()
+        self.attribute = attribute
+        self.compute = compute
+
+    def forward(self, images):
+        return images[:, :, ::16, ::16] * self.compute(self.attribute)
+
+
+def double(x):
+    return 2 * x
+
+
+def triple(x):
+    return 3 * x
+
+
+ATTRIBUTES = {
+    "numpy scalar": (np.float32(2), np.float32(3), lambda a: float(a)),
+    "array": (np.array([2.0]), np.array([3.0]), lambda a: float(a[0])),
+    "large array": (np.arange(5000) * 2, np.r_[np.arange(4999) * 2, 0], lambda a: float(a[-1])),
+    "tensor": (torch.tensor(2.0), torch.tensor(3.0), lambda a: a),
+    "list of tensors": ([torch.tensor(2.0)], [torch.tensor(3.0)], lambda a: a[0]),
+    "dict": ({"scale": 2.0}, {"scale": 3.0}, lambda a: a["scale"]),
+    "none": (None, 3.0, lambda a: a or 2.0),
+    "function": (double, triple, lambda a: a(1.0)),
+    "lambda": (lambda x: 2 * x, lambda x: 3 * x, lambda a: a(1.0)),
+    "list of lambdas": ([lambda x: 2 * x], [lambda x: 3 * x], lambda a: a[0](1.0)),
+    "partial": (functools.partial(pow, 2), functools.partial(pow, 3), lambda a: a(1)),
+    "list of modules": (
+        [nn.Conv2d(1, 1, 1).requires_grad_(False)],
+        [nn.Conv2d(1, 1, 1).requires_grad_(False)],
+        lambda a: a[0].weight.flatten(),
+    ),
+}
+
+
+class TestFingerprintOfAttributes:
+    @pytest.mark.parametrize("kind", ATTRIBUTES)
+    def test_changes_with_any_attribute(self, kind):
+        one, other, compute = ATTRIBUTES[kind]
+        fingerprints = [
+            load_loss_network(Scale(attribute, compute)).fingerprint()
+            for attribute in (one, other, copy.deepcopy(one))
+        ]
+        assert fingerprints[0] != fingerprints[1]
+        assert fingerprints[0] == fingerprints[2]
+
+    @pytest.mark.parametrize("kind", ["numpy scalar", "tensor", "dict", "function"])
+    def test_cached_features_of_another_are_not_taken(self, kind, frames, tmp_path):
+        one, other, compute = ATTRIBUTES[kind]
+        settings = {"z": 2, "max_epochs": 1, "random_state": 0, "target_components": None}
+
+        def train_loss(attribute, memory):
+            encoder = FeaturePredictionEncoder(
+                loss_network=Scale(attribute, compute), memory=memory, **settings
+            )
+            return encoder.fit(frames).history_[0]["train_loss"]
+
+        train_loss(one, tmp_path)
+        assert train_loss(other, tmp_path) == train_loss(other, None)
+
+    def test_changes_with_hooks(self):
+        module = nn.Sequential(nn.AvgPool2d(16))
+        before = load_loss_network(module).fingerprint()
+        module[0].register_forward_hook(lambda module, inputs, output: 2 * output)
+        assert load_loss_network(module).fingerprint() != before
+
+    def test_attribute_that_cannot_be_compared(self):
+        network = load_loss_network(Scale(None, float))
+        network.network.attribute = threading.Lock()
+        with pytest.raises(TypeError, match="without comparable values"):
+            network.fingerprint()
 
 
 class TestErrors:

@@ -11,7 +11,8 @@ from safetensors.torch import save_file
 from torchvision import models
 
 from skfp import FeaturePredictionEncoder, LossNetwork
-from skfp._loss_network import _weights, empty_loss_network, load_loss_network
+from skfp._loss_network import empty_loss_network, load_loss_network
+from skfp._loss_network import weights as weights_module
 
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 
@@ -60,7 +61,7 @@ def empty_cache(tmp_path, monkeypatch):
         raise urllib.error.URLError("no route to host")
 
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
-    monkeypatch.setattr(_weights, "download_url_to_file", refuse)
+    monkeypatch.setattr(weights_module, "download_url_to_file", refuse)
     return tmp_path / "hub" / "checkpoints"
 
 
@@ -73,13 +74,13 @@ class TestLayer:
     def test_features_are_the_layers_output_on_normalised_images(self, images, resnet, resnet_file):
         network = load_loss_network(LossNetwork("resnet18", layer="layer2", weights=resnet_file))
 
-        seen = []
-        hook = resnet.layer2.register_forward_hook(lambda *args: seen.append(args[-1]))
+        outputs = []
+        hook = resnet.layer2.register_forward_hook(lambda *args: outputs.append(args[-1]))
         with torch.no_grad():
             resnet(normalised(images))
         hook.remove()
 
-        expected = seen[0].sigmoid().flatten(1)
+        expected = outputs[0].sigmoid().flatten(1)
         torch.testing.assert_close(network(images), expected, rtol=1e-4, atol=1e-5)
         assert network.maps_shape((64, 64)) == (128, 8, 8)
 
@@ -140,7 +141,7 @@ class TestPreprocessing:
         torch.testing.assert_close(plain(normalised(images)), auto(images))
         assert not torch.allclose(plain(images), auto(images))
 
-    def test_resize_lets_a_network_see_small_images(self, images):
+    def test_resize_lets_a_network_take_small_images(self, images):
         network = empty_loss_network(LossNetwork("vit_b_16", resize=224))
         assert network.maps_shape((64, 64)) == (768,)
         with pytest.raises(ValueError, match=r"64 x 64 pixels.*resize=224"):
@@ -202,7 +203,7 @@ class TestWeights:
 class TestFitted:
     def test_learns_the_networks_features(self, encoder):
         assert encoder.loss_network_.maps_shape((64, 64)) == (64, 4, 4)
-        assert encoder._target.basis.shape[1] == 64 * 4 * 4
+        assert encoder.loss_network_.n_features((64, 64)) == 64 * 4 * 4
 
     def test_is_saved_without_its_weights_file(self, encoder, frames, tmp_path):
         encoder.save(tmp_path / "encoder.safetensors")
