@@ -20,6 +20,7 @@ from sklearn.base import (
 from sklearn.utils import gen_batches, metadata_routing
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
+from torch.nn import functional as F
 
 from ._data import ImageSet, Reading, Source, as_array, check_images, check_images_like, kind_of
 from ._data.formats import MIN_NETWORK_SIDE
@@ -374,7 +375,11 @@ class BaseImageEncoder(
             (self._decoded_features(decoded) - features).square().unflatten(1, shape).mean(dim=1)
             for _, features, decoded in self._decode(images, torch.device("cpu"))
         ]
-        return torch.cat(maps).numpy()
+        errors = torch.cat(maps)
+        if images.format.resize == "tile" and images.format.size != images.format.network_size:
+            errors = F.interpolate(errors[:, None], images.format.network_size)
+            errors = images.format.restore_size(errors)[:, 0]
+        return errors.numpy()
 
     def _decoded_features(self, decoded: torch.Tensor) -> torch.Tensor:
         """Turn the output of the decoder into features (b, n_features)."""
@@ -431,9 +436,10 @@ class BaseImageEncoder(
 
     def _resize(self) -> Any:
         """Check the parameter `resize`."""
-        if isinstance(self.resize, str | Integral):
-            return self.resize
-        sides: Any = tuple(self.resize)  # type: ignore[arg-type]
+        resize: Any = self.resize
+        if isinstance(resize, str | Integral):
+            return resize
+        sides: tuple[Any, ...] = tuple(resize)
         if len(sides) != 2 or not all(isinstance(s, Integral) and s >= 64 for s in sides):
             raise ValueError(
                 f"resize is {self.resize!r}. Expected the shorter side or (height, width), of at "

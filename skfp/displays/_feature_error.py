@@ -8,7 +8,6 @@ from typing import Any, Self
 import numpy as np
 from sklearn.utils._optional_dependencies import check_matplotlib_support
 
-from .._data.preprocess import Preprocess
 from ._common import first_images, make_panels, unwrap
 
 
@@ -112,7 +111,6 @@ class FeatureErrorDisplay:
             panel.remove()
         self.axes_ = panels[:n_images]
         self.figure_ = self.axes_[0].figure
-        input_height, input_width = Preprocess((height, width)).output_size
         for panel, image, errors in zip(self.axes_, self.images, self.errors, strict=True):
             # Low contrast, so that no grey is read as a colour of the heat map.
             panel.imshow(image.mean(axis=-1), cmap="gray", vmin=-0.4, vmax=1.4)
@@ -122,7 +120,7 @@ class FeatureErrorDisplay:
                 vmin=0,
                 vmax=self.errors.max(),
                 alpha=0.65,
-                extent=(-0.5, input_width - 0.5, input_height - 0.5, -0.5),
+                extent=(-0.5, width - 0.5, height - 0.5, -0.5),
             )
             panel.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
         self.colorbar_ = self.figure_.colorbar(
