@@ -22,7 +22,7 @@ from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch.nn import functional as F
 
-from ._data import ImageSet, Reading, Source, as_array, check_images, check_images_like, kind_of
+from ._data import ImageSet, Reading, as_array, check_images, check_images_like, kind_of
 from ._data.formats import MIN_NETWORK_SIDE
 from ._export import ExportMixin
 from ._features import BATCH_SIZE, compute_rows
@@ -398,6 +398,23 @@ class BaseImageEncoder(
             )
         return images.format.restore_size(pixels).permute(0, 2, 3, 1).clamp(0, 1).numpy()
 
+    def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
+        """Name the numbers of the embedding.
+
+        Parameters
+        ----------
+        input_features : array-like of str or None, default=None
+            Names of the pixels, or of the one column that holds images; only their number counts.
+
+        Returns
+        -------
+        names : ndarray of str of shape (z,)
+            The class name in lowercase, and a number.
+        """
+        check_is_fitted(self)
+        is_column = input_features is not None and len(input_features) == 1
+        return super().get_feature_names_out(None if is_column else input_features)
+
     @property
     def _n_features_out(self) -> int:
         return self.encoder_.head.out_features
@@ -426,7 +443,9 @@ class BaseImageEncoder(
         # A stand-in of the same name: what fit has found so far must not reach the estimator.
         columns: Any = type(type(self).__name__, (BaseEstimator,), {})() if reset else self
         if array.ndim == 2:
-            rows = array if isinstance(array, Source) else X
+            # A table has names of columns; of one column of images they are not those of pixels.
+            is_table = hasattr(X, "columns") and len(X.columns) == array.shape[1]
+            rows = X if is_table or isinstance(X, np.ndarray | list) else array
             validate_data(columns, rows, skip_check_array=True, reset=reset)
         names = getattr(columns, "feature_names_in_", None)
         if not reset:
@@ -440,7 +459,7 @@ class BaseImageEncoder(
         if isinstance(resize, str | Integral):
             return resize
         sides: tuple[Any, ...] = tuple(resize)
-        if len(sides) != 2 or not all(isinstance(s, Integral) and s >= 64 for s in sides):
+        if len(sides) != 2 or not all(isinstance(s, int | np.integer) and s >= 64 for s in sides):
             raise ValueError(
                 f"resize is {self.resize!r}. Expected the shorter side or (height, width), of at "
                 'least 64 pixels, "auto" or "tile".'

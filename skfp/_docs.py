@@ -39,6 +39,23 @@ random_state : int, RandomState instance or None, default=None
     same embedding in every fit, bit for bit on a CPU with the same number of threads.
 """,
     "parameters": """
+value_range : "auto" or tuple of float, default="auto"
+    (low, high), the values that are read as black and white; values outside are clipped. "auto"
+    finds the range from the images in fit, whatever their type: 0 to 1, 0 to 255 or -1 to 1,
+    whichever is the smallest that holds them. Images that fit into none of these, or use less than
+    a tenth of one, are read with the range of their own values. Later images of another type or
+    scale are read so that they match: after uint8, floats up to 2 are read as 0 to 1.
+channels : {{"auto", "rgba", "mean", "pca"}} or three ints, default="auto"
+    What the loss network gets of images that are neither grey nor RGB; the encoder takes all
+    channels. Three numbers choose channels, "mean" averages all, and "pca" takes three principal
+    components of their values. "auto" is the first three channels, or the mean of two. "rgba" says
+    that a fourth channel is alpha: images are composited on white. PIL images say so themselves.
+resize : {{"auto", "tile"}}, int or tuple of int, default="auto"
+    Size of the images that the networks get: the shorter side, or (height, width), at least 64;
+    images are resized batch by batch, and may then have any size, also in `transform`, and mixed
+    sizes (an int is then both sides). "auto" changes only sides of less than 64 pixels, and makes
+    them 64; "tile" repeats small images instead, as the paper does. Images of more than 256 by
+    256 pixels are slow without it: 128 is a good size to begin with.
 image_shape : tuple of int or None, default=None
     (height, width), (height, width, channels) or (channels, height, width) of an image if X holds
     flattened rows. Rows without it are read as grey images as square as possible.
@@ -65,13 +82,15 @@ memory : str, path-like, joblib.Memory or None, default=None
     written by joblib: use a folder that only you can write to. A data set with random transforms
     gives other images each time, so no entry is ever found again.
 checkpoint_dir : str, path-like or None, default=None
-    Folder, one for each fit, where the state of training is written after every epoch. When fit is
-    called again with the same images and parameters, it continues from there, and ends bit for bit
-    where it would have ended without a break, on a CPU with the same number of threads. The files
-    hold numbers and JSON, no code, and not the state of `callbacks`. A data set must give the same
+    Folder where the state of training is written after every epoch. When fit is called again with
+    the same images and parameters, it continues from there, and ends bit for bit where it would
+    have ended without a break, on a CPU with the same number of threads. Each fit has a subfolder,
+    named by what decides its course, so a search can be killed and continued too. The files hold
+    numbers and JSON, no code, and not the state of `callbacks`. A data set must give the same
     images each time.
 device : str or torch.device, default="auto"
-    Where to compute. "auto" is a CUDA device if there is one, else the CPU.
+    Where to compute. "auto" is a CUDA device if there is one, else Apple's
+    (mps), else the CPU.
 verbose : int, default=0
     0 is silent, 1 prints a line per epoch, 2 shows a progress bar in terminals and notebooks.
 callbacks : list of skorch.callbacks.Callback or None, default=None
@@ -104,7 +123,7 @@ image_shape_ : tuple of int
     Shape of an image in fit.
 n_features_in_ : int
     Number of values in an image.
-feature_names_in_ : ndarray of shape (n_features_in_,)
+feature_names_in_ : ndarray of shape (`n_features_in_`,)
     Column names of X, if it was a table of flattened images.
 """,
     "references": """

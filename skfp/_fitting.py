@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from ._training import (
     Checkpoint,
     Steps,
     TrainingSet,
+    digest,
     fit_signature,
     open_checkpoint,
     select_best_epoch,
@@ -49,15 +51,15 @@ def fit_networks(
     """
     device = choose_device(parameters.device)
     drawn_seed = _draw_seed(parameters.random_state)
-    with open_checkpoint(parameters.checkpoint_dir) as checkpoint, ExitStack() as random:
-        seed = drawn_seed if checkpoint.seed is None else checkpoint.seed
+    run = _Run(architecture, images, device, parameters.memory, parameters.channels, start)
+    folder = parameters.checkpoint_dir
+    if folder is not None:
+        initial = None if start is None else filter(None, start.networks.trained)
+        signature = fit_signature(parameters, images, valid_images, run.loss_network, initial)
+        folder = Path(folder) / digest(signature)
+    with open_checkpoint(folder) as checkpoint, ExitStack() as random:
+        seed = checkpoint.seed = drawn_seed if checkpoint.seed is None else checkpoint.seed
         random.enter_context(seeded(seed))
-        memory, channels = parameters.memory, parameters.channels
-        run = _Run(architecture, images, device, memory, channels, start)
-        if parameters.checkpoint_dir is not None:
-            initial = None if start is None else filter(None, start.networks.trained)
-            signature = fit_signature(parameters, images, valid_images, run.loss_network, initial)
-            checkpoint.identify(signature, seed)
         run.prepare(start, checkpoint)
         if valid_images is None:
             train_rows, valid_rows = train_test_split(
@@ -82,9 +84,9 @@ def fit_networks(
             verbose=int(parameters.verbose),
             callbacks=parameters.callbacks or (),
             checkpoint=checkpoint,
+            keep_start=start is not None,
         )
-    earlier = [] if start is None else start.history
-    history, best = select_best_epoch(net, parameters.max_epochs, earlier)
+    history, best = select_best_epoch(net, parameters.max_epochs, start)
     return FittedState(
         format=images.format if start is None else start.format,
         feature_names=feature_names,

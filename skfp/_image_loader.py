@@ -1,24 +1,33 @@
-"""From files of any size and kind to one array of images."""
+"""Image files of any size and kind as one array of images."""
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import operator
 import os
 import reprlib
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from numbers import Integral
 from typing import Any, ClassVar, Self
 
 import numpy as np
 from joblib import Parallel, delayed
-from PIL import Image, ImageOps
+from PIL import Image
 from sklearn.base import BaseEstimator, TransformerMixin, _fit_context
 from sklearn.utils import gen_batches
 from sklearn.utils._param_validation import Interval, StrOptions
 
+from ._data.pil import to_array
+from ._data.sources import encoded_image, image_array
+from ._data.value_range import check_value_range
+
 _CHUNK = 64
 _NAMED = 3
+_SAMPLE = 256
+# The greatest values of pixels of usual bit depths.
+_USUAL_TOPS = (1, 255, 1023, 4095, 16383, 65535)
 
 
 class ImageLoader(  # type: ignore[call-arg]
@@ -27,7 +36,8 @@ class ImageLoader(  # type: ignore[call-arg]
     """Read image files into one array that the encoders take.
 
     Files are read with Pillow, turned upright as their EXIF orientation says, converted to `mode`
-    and stretched to `size`. The loader is stateless: it needs no fit.
+    and stretched to `size`. The loader needs no fit, unless images of more than 8 bits are to be
+    read with the range of a training set.
 
     Parameters
     ----------
@@ -37,13 +47,29 @@ class ImageLoader(  # type: ignore[call-arg]
         as unreadable.
     mode : {"RGB", "L"}, default="RGB"
         "RGB" reads colours, "L" shades of grey.
+    value_range : "auto" or tuple of float, default="auto"
+        (low, high), the values that are read as black and white; others are clipped. "auto" is 0
+        to 255 for 8-bit images. For all others (16-bit, 32-bit and float pixels) it is found by
+        `fit` from at most 256 of the images: 0 to 1 if they fit into that, else 0 to the least of
+        1023, 4095, 16383 and 65535 that holds them, else their own range. Without `fit`, each
+        `transform` finds it anew, and warns.
+    background : str, default="white"
+        Colour that shows through transparent pixels, as Pillow names colours.
     on_error : {"raise", "warn"}, default="raise"
-        What to do where an image is unreadable: missing, broken or no image at all. "raise" stops
-        there; "warn" puts a black image in its place, and names the first such files in one
-        warning at the end.
+        What to do if an image is unreadable: missing, broken or not an image. "raise" stops there;
+        "warn" puts a black image in its place and warns at the end. `unreadable_rows_` holds all
+        such rows.
     n_jobs : int or None, default=None
         Number of threads that read. None means 1, or what `joblib.parallel_config` says, and -1
         all processors.
+
+    Attributes
+    ----------
+    value_range_ : tuple of float
+        The range found by fit; missing if all images have 8 bits.
+    unreadable_rows_ : ndarray of int
+        Rows of the last transform that could not be read, to drop their labels. Only with
+        ``on_error="warn"``.
 
     See Also
     --------
@@ -51,14 +77,13 @@ class ImageLoader(  # type: ignore[call-arg]
 
     Notes
     -----
-    - Alpha is dropped, as it is by the encoders: a transparent pixel shows the colour stored there.
-    - 16-bit grey is divided by 256. Float pixels are refused, as their range is not known.
     - Of an animation the first frame is read.
     - Resizing is antialiased bicubic. JPEG files of at least four times `size` are decoded at a
       half, a quarter or an eighth of their size first, never under twice `size`, which is several
       times faster.
     - Pillow refuses files of far too many pixels (see `PIL.Image.MAX_IMAGE_PIXELS`), which might
       be decompression bombs; they count as broken.
+    - HEIC files are read if pillow-heif is installed.
 
     Examples
     --------
@@ -81,31 +106,39 @@ class ImageLoader(  # type: ignore[call-arg]
     _parameter_constraints: ClassVar[dict[str, list]] = {
         "size": [Interval(Integral, 1, None, closed="left"), tuple, list, None],
         "mode": [StrOptions({"RGB", "L"})],
+        "value_range": [StrOptions({"auto"}), tuple, list],
+        "background": [str],
         "on_error": [StrOptions({"raise", "warn"})],
         "n_jobs": [Integral, None],
     }
+
+    value_range_: tuple[float, float]
 
     def __init__(
         self,
         size: int | Sequence[int] | None = (64, 64),
         *,
         mode: str = "RGB",
+        value_range: str | Sequence[float] = "auto",
+        background: str = "white",
         on_error: str = "raise",
         n_jobs: int | None = None,
     ) -> None:
         self.size = size
         self.mode = mode
+        self.value_range = value_range
+        self.background = background
         self.on_error = on_error
         self.n_jobs = n_jobs
 
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X: Any, y: Any = None) -> Self:
-        """Check the parameters; nothing is learned and no file is read.
+        """Find the value range of images of more than 8 bits.
 
         Parameters
         ----------
-        X : Ignored
-            Not used, present by convention.
+        X : array-like of shape (n,) or (n, 1)
+            Images as in `transform`; at most 256 of them are looked at.
         y : Ignored
             Not used, present by convention.
 
@@ -114,6 +147,11 @@ class ImageLoader(  # type: ignore[call-arg]
         self : object
         """
         self._height_and_width()
+        if hasattr(self, "value_range_"):
+            del self.value_range_
+        found = self._find_range(_as_items(X))
+        if found is not None:
+            self.value_range_ = found
         return self
 
     def transform(self, X: Any) -> np.ndarray:
@@ -122,9 +160,10 @@ class ImageLoader(  # type: ignore[call-arg]
         Parameters
         ----------
         X : array-like of shape (n,) or (n, 1)
-            Paths (str or path-like), PIL images, or uint8 arrays of shape (height, width) or
-            (height, width, 3 or 4), also mixed: a list, an array, a series or a data frame of one
-            column.
+            Paths (str or path-like), PIL images, arrays or tensors of shape (height, width) or
+            (height, width, channels) with 1, 3 or 4 (RGBA) channels, bytes of image files, open
+            files, or cells {"bytes", "path"}, also mixed: a list, an array, a series, a data frame
+            of one column, or anything else that yields them.
 
         Returns
         -------
@@ -143,20 +182,23 @@ class ImageLoader(  # type: ignore[call-arg]
         height, width = size or self._size_of_first(items)
         channels = (3,) if self.mode == "RGB" else ()
         images = np.zeros((len(items), height, width, *channels), dtype=np.uint8)
+        read = self._reader(items)
         failures: list[tuple[int, Exception | None]] = []
         # Threads by requirement: processes would each fill a copy of `images`.
         Parallel(n_jobs=self.n_jobs, require="sharedmem")(
-            delayed(self._fill)(images, items, size, rows, failures)
+            delayed(self._fill)(images, items, read, rows, failures)
             for rows in gen_batches(len(items), _CHUNK)
         )
+        failures.sort(key=operator.itemgetter(0))
+        if self.on_error == "warn":
+            self.unreadable_rows_ = np.array([row for row, _ in failures], dtype=np.intp)
         if failures:
-            failures.sort(key=operator.itemgetter(0))
             if self.on_error == "raise":
                 row, error = failures[0]
                 raise ValueError(_refusal(row, items[row], error)) from error
             names = [f"row {row} ({_name(items[row])})" for row, _ in failures[:_NAMED]]
             if len(failures) > _NAMED:
-                names.append(f"{len(failures) - _NAMED} more")
+                names.append(f"{len(failures) - _NAMED} more (see unreadable_rows_)")
             warnings.warn(
                 f"{len(failures)} of {len(items)} images cannot be read and are black: "
                 f'{", ".join(names)}. Pass on_error="raise" for the reason.',
@@ -207,7 +249,7 @@ class ImageLoader(  # type: ignore[call-arg]
         """Height and width of the first image that can be read."""
         for row, item in enumerate(items):
             try:
-                height, width = _load(item, None, "L").shape
+                height, width = load(item, None, "L", None, self.background).shape
             except Exception as error:
                 if self.on_error == "raise":
                     raise ValueError(_refusal(row, item, error)) from error
@@ -218,21 +260,51 @@ class ImageLoader(  # type: ignore[call-arg]
             "paths, or pass a size."
         )
 
+    def _find_range(self, items: Sequence[Any]) -> tuple[float, float] | None:
+        """Find the range of images of more than 8 bits; None if there are none."""
+        given = check_value_range(self.value_range)
+        if given is not None:
+            return given
+        ranges = []
+        for row in np.unique(np.linspace(0, len(items) - 1, min(len(items), _SAMPLE)).astype(int)):
+            with contextlib.suppress(Exception):  # transform names what is unreadable
+                if (pixels := deep_pixels(items[row])) is not None:
+                    ranges.append((float(pixels.min()), float(pixels.max())))
+        if not ranges:
+            return None
+        low, high = min(low for low, _ in ranges), max(high for _, high in ranges)
+        usual = next((top for top in _USUAL_TOPS if high <= top), None)
+        return (0.0, float(usual)) if low >= 0 and usual is not None else (low, high)
+
+    def _reader(self, items: Sequence[Any]) -> Callable[[Any], np.ndarray]:
+        """Return a function that reads an item with this loader's parameters."""
+        value_range = getattr(self, "value_range_", None) or self._find_range(items)
+        if value_range and self.value_range == "auto" and not hasattr(self, "value_range_"):
+            warnings.warn(
+                f"Images of more than 8 bits are read with the range {value_range}, found in this "
+                "call. Call fit on the training images first, or pass value_range, so that other "
+                "images are read alike.",
+                UserWarning,
+                stacklevel=3,
+            )
+        size = self._height_and_width()
+        return lambda item: load(item, size, self.mode, value_range, self.background)
+
     def _fill(
         self,
         images: np.ndarray,
         items: Sequence[Any],
-        size: tuple[int, int] | None,
+        read: Callable[[Any], np.ndarray],
         rows: slice,
         failures: list[tuple[int, Exception | None]],
     ) -> None:
-        """Read some rows into `images`, and note in `failures` those that cannot be read."""
+        """Read some rows into `images`, and add those that cannot be read to `failures`."""
         stop = self.on_error == "raise"
         if stop and any(row < rows.start for row, _ in failures):
             return
         for row in range(rows.start, rows.stop):
             try:
-                image = _load(items[row], size, self.mode)
+                image = read(items[row])
                 if image.shape != images.shape[1:]:
                     raise ValueError(
                         "it is {} by {} pixels, unlike the first image of {} by {}; pass a size to "
@@ -257,12 +329,14 @@ class ImageLoader(  # type: ignore[call-arg]
 
 def _as_items(X: Any) -> Sequence[Any]:
     """Paths and images as a sequence, out of any container."""
-    if isinstance(X, str | os.PathLike | Image.Image):
+    if isinstance(X, str | os.PathLike | Image.Image | bytes | dict):
         raise ValueError(
             f"X is one path or image ({_name(X)}). Pass a list: [X], or the files of a folder as "
             "sorted(pathlib.Path(X).rglob('*.png'))."
         )
-    if not isinstance(X, list | tuple):
+    if isinstance(X, Iterable) and not hasattr(X, "__array__") and not hasattr(X, "__getitem__"):
+        X = list(X)  # a generator, or the values of a dict
+    if not isinstance(X, list | tuple) and (hasattr(X, "__array__") or not hasattr(X, "__len__")):
         X = np.asarray(X)
         if X.ndim == 2 and X.shape[1] == 1:
             X = X[:, 0]
@@ -276,40 +350,82 @@ def _as_items(X: Any) -> Sequence[Any]:
     return X
 
 
-def _load(item: Any, size: tuple[int, int] | None, mode: str) -> np.ndarray:
-    if isinstance(item, str | os.PathLike):
-        with Image.open(item) as image:
+def _open(item: Any) -> Any:
+    """Return what Pillow opens of a path or an encoded image; None for images in memory."""
+    return item if isinstance(item, str | os.PathLike) else encoded_image(item)
+
+
+def deep_pixels(item: Any) -> np.ndarray | None:
+    """Return the pixels of an image of more than 8 bits, None of any other."""
+    file = _open(item)
+    if file is not None:
+        with Image.open(file) as image:
+            return to_array(image) if image.mode.startswith(("I", "F")) else None
+    pixels = image_array(item, 0)
+    return None if pixels.dtype in (np.uint8, np.bool_) else pixels
+
+
+def load(
+    item: Any,
+    size: tuple[int, int] | None,
+    mode: str,
+    value_range: tuple[float, float] | None,
+    background: str,
+) -> np.ndarray:
+    """Read one image as uint8 of a mode and size."""
+    _register_heif()
+    file = _open(item)
+    if file is not None:
+        with Image.open(file) as opened:
             if size is not None:
                 # Square, as the EXIF orientation may yet swap the sides.
-                image.draft(mode, (2 * max(size), 2 * max(size)))
-            return _to_array(image, size, mode)
-    if isinstance(item, np.ndarray) and item.dtype == np.uint8:
-        item = Image.fromarray(item)
-    if not isinstance(item, Image.Image):
-        raise TypeError(f"expected a path, a PIL image or a uint8 array, got {type(item).__name__}")
-    return _to_array(item, size, mode)
-
-
-def _to_array(image: Image.Image, size: tuple[int, int] | None, mode: str) -> np.ndarray:
-    image = ImageOps.exif_transpose(image)
-    if image.mode == "F":
-        raise ValueError("float pixels have no known range; save them as 8-bit or 16-bit")
-    if image.mode.startswith("I"):
-        # Pillow itself clips at 255.
-        image = Image.fromarray(np.clip(np.asarray(image) >> 8, 0, 255).astype(np.uint8))
-    elif image.mode == "P":
-        # By way of RGBA, as Pillow warns of transparent palettes otherwise.
-        image = image.convert("RGBA")
+                opened.draft(mode, (2 * max(size), 2 * max(size)))
+            pixels = to_array(opened, background)
+    elif isinstance(item, Image.Image):
+        pixels = to_array(item, background)
+    else:
+        pixels = image_array(item, 0)
+    if pixels.ndim == 3 and pixels.shape[2] not in (1, 3, 4) and pixels.shape[0] in (1, 3, 4):
+        pixels = pixels.transpose(1, 2, 0)  # a tensor, channels first
+    image = Image.fromarray(_to_uint8(pixels, value_range).squeeze())
+    if image.mode == "RGBA":
+        image = Image.fromarray(to_array(image, background))
     image = image.convert(mode)
     if size is not None:
         image = image.resize(size[::-1], Image.Resampling.BICUBIC)
     return np.asarray(image)
 
 
+def _to_uint8(pixels: np.ndarray, value_range: tuple[float, float] | None) -> np.ndarray:
+    if pixels.dtype == bool:
+        return pixels.astype(np.uint8) * np.uint8(255)
+    if pixels.dtype == np.uint8:
+        return pixels
+    if not np.isfinite(pixels).all():
+        raise ValueError("it holds NaN or infinity")
+    low, high = value_range or (float(pixels.min()), float(pixels.max()))
+    scaled = (pixels.astype(np.float64) - low) / ((high - low) or 1.0)
+    return (scaled.clip(0, 1) * 255).round().astype(np.uint8)
+
+
+@functools.cache
+def _register_heif() -> None:
+    """Let Pillow read HEIC files, if pillow-heif is installed."""
+    with contextlib.suppress(ImportError):
+        from pillow_heif import register_heif_opener
+
+        register_heif_opener()
+
+
 def _refusal(row: int, item: Any, error: Exception | None) -> str:
+    advice = ""
+    if isinstance(error, Image.DecompressionBombError):
+        advice = " If you trust the file, raise PIL.Image.MAX_IMAGE_PIXELS."
+    elif str(item).lower().endswith((".heic", ".heif")):
+        advice = " HEIC files need pillow-heif: pip install pillow-heif."
     return (
         f"Row {row} of X ({_name(item)}) cannot be read as an image: {type(error).__name__}: "
-        f'{error}. Leave it out, or pass on_error="warn" for a black image in its place.'
+        f'{error}.{advice} Leave it out, or pass on_error="warn" for a black image in its place.'
     )
 
 

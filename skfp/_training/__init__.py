@@ -4,7 +4,7 @@ from .checkpoint import Checkpoint, open_checkpoint
 from .dataset import TrainingSet
 from .fit import Steps, train_networks, train_one_pass
 from .history import completed_epochs, select_best_epoch
-from .signature import differences, fit_signature
+from .signature import differences, digest, fit_signature
 
 __all__ = [
     "Checkpoint",
@@ -12,6 +12,7 @@ __all__ = [
     "TrainingSet",
     "completed_epochs",
     "differences",
+    "digest",
     "fit_signature",
     "open_checkpoint",
     "select_best_epoch",

@@ -27,7 +27,6 @@ from .._utils.tensor_file import (
     read_tensors,
     write_tensors,
 )
-from .signature import differences
 
 FORMAT = 2
 _FILE = "checkpoint.safetensors"
@@ -61,23 +60,6 @@ class Checkpoint(Callback):
     def n_epochs(self) -> int:
         """Number of epochs in the file."""
         return len(self.header.get("history", ()))
-
-    def identify(self, signature: Mapping[str, Any], seed: int) -> None:
-        """Set the signature and seed of the fit.
-
-        Raises
-        ------
-        ValueError
-            If the file is of a fit with another signature.
-        """
-        self.signature, self.seed = dict(signature), seed
-        if changes := differences(self.header.get("signature", self.signature), self.signature):
-            raise ValueError(
-                f"The checkpoint in {str(self.path)!r}, of {self.n_epochs} epochs, is of another "
-                f"fit: {'; '.join(changes)}. Pass the parameters and images of that fit to "
-                "continue it (a data set must give the same images each time), or another "
-                "checkpoint_dir to start again."
-            )
 
     def keep(self, schedule: LRScheduler | None, stopping: EarlyStopping) -> None:
         """Set the callbacks whose state is part of the checkpoint."""
@@ -144,7 +126,6 @@ class Checkpoint(Callback):
         has_best = self.stopping.best_model_weights_ is not None
         header = {
             "format": FORMAT,
-            "signature": self.signature,
             "seed": self.seed,
             "history": nan_to_none([{key: row[key] for key in _NUMBERS} for row in net.history]),
             "optimizer": [
@@ -165,7 +146,7 @@ class Checkpoint(Callback):
 
 @contextmanager
 def open_checkpoint(folder: str | os.PathLike[str] | None) -> Iterator[Checkpoint]:
-    """Open a folder of checkpoints for one fit; None writes nothing.
+    """Open the folder of one fit; None writes nothing.
 
     Of several processes that train together, the main one has the folder, and the others have its
     content, or its error.
@@ -198,8 +179,8 @@ def _open(folder: Path, held: ExitStack) -> tuple[Path, Tensors, dict[str, Any]]
         held.enter_context(FileLock(folder / "checkpoint.lock").acquire(timeout=0))
     except Timeout as error:
         raise ValueError(
-            f"Another fit is using checkpoint_dir={str(folder)!r} right now. Pass a folder of its "
-            "own to each fit."
+            f"The same fit is running right now, with the checkpoint {str(folder)!r}. Pass another "
+            "checkpoint_dir."
         ) from error
     # Left behind by processes that were killed while they wrote.
     for unfinished in folder.glob(f".{_FILE}-*"):

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
+from sklearn.utils import gen_batches
 from skorch import NeuralNet
 from skorch.callbacks import Callback, EarlyStopping, LRScheduler
 from skorch.helper import predefined_split
 from torch import nn
 
 from .._networks import Autoencoder
+from .._utils import distributed
 from .._utils.malloc import keep_freed_memory
 from .checkpoint import Checkpoint, load_optimizer_state
 from .dataset import TrainingSet, collate
@@ -27,6 +30,26 @@ class StopWhenDiverged(Callback):
         """Stop as skorch's own early stopping does."""
         if not math.isfinite(net.history[-1]["train_loss"]):
             raise KeyboardInterrupt
+
+
+class KeepBetterStart(Callback):
+    """Keep the networks that training begins with, unless an epoch is better on the same images."""
+
+    def __init__(self, stopping: EarlyStopping, valid: TrainingSet) -> None:
+        self.stopping = stopping
+        self.valid = valid
+
+    def on_train_begin(self, net: NeuralNet, **kwargs: Any) -> None:
+        """Take the initial validation loss as the best so far."""
+        total, n_images = 0.0, 0
+        for rows in gen_batches(len(self.valid), net.batch_size):
+            batch = self.valid.__getitems__(range(rows.start, rows.stop))
+            total += float(net.validation_step(batch)["loss"]) * len(batch[0])
+            n_images += len(batch[0])
+        total, n_all = distributed.all_reduce([total, n_images], net.device)
+        net.initial_loss_ = self.stopping.dynamic_threshold_ = total / n_all
+        self.stopping.best_epoch_ = 0
+        self.stopping.best_model_weights_ = copy.deepcopy(net.module_.state_dict())
 
 
 class Steps(NamedTuple):
@@ -58,8 +81,11 @@ def train_networks(
     verbose: int,
     callbacks: Sequence[Any],
     checkpoint: Checkpoint,
+    keep_start: bool = False,
 ) -> NeuralNet:
     """Train an autoencoder in place and leave it at its best epoch.
+
+    `keep_start` counts the networks as they are as an epoch of their own.
 
     Other parameters are those of the estimators. Returns skorch's net, with its history.
     """
@@ -78,12 +104,17 @@ def train_networks(
     # Progress comes before what may end training after an epoch, so that each epoch is shown.
     ours = make_progress(verbose, len(train), max_epochs)
     ours += [schedule] if schedule else []
-    ours += [StopWhenDiverged(), stopping, checkpoint]
+    ours += [StopWhenDiverged(), stopping]
+    ours += [KeepBetterStart(stopping, valid)] if keep_start else []
+    ours += [checkpoint]
+    # BatchNorm1d, in a module of the user's, cannot normalise a single image.
+    leaves_one = len(train) > steps.batch_size and len(train) % steps.batch_size == 1
     net = _make_net(
         autoencoder,
         criterion,
         steps,
         max_epochs=max_epochs,
+        iterator_train__drop_last=leaves_one and _has_batch_norm_1d(autoencoder),
         train_split=predefined_split(valid.to(steps.device)),
         callbacks=[*ours, *callbacks],
     )
@@ -147,3 +178,7 @@ def _make_net(
     }
     module = autoencoder.to(device).to(memory_format=torch.channels_last)
     return AutoencoderNet(module, criterion=criterion, **defaults | ours | dict(steps.net_params))
+
+
+def _has_batch_norm_1d(module: nn.Module) -> bool:
+    return any(isinstance(layer, nn.BatchNorm1d) for layer in module.modules())

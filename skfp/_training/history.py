@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
 from typing import Any
 
 from skorch import NeuralNet
+from skorch.callbacks import EarlyStopping
 
 from .._utils import distributed
 
@@ -28,9 +28,9 @@ def completed_epochs(net: NeuralNet) -> list[dict[str, Any]]:
 
 
 def select_best_epoch(
-    net: NeuralNet, max_epochs: int, earlier: Sequence[dict[str, Any]] = ()
+    net: NeuralNet, max_epochs: int, start: Any = None
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """List all epochs and find the new one of the lowest validation loss.
+    """List all epochs and find the one of the lowest validation loss.
 
     Parameters
     ----------
@@ -38,15 +38,15 @@ def select_best_epoch(
         After training.
     max_epochs : int
         How many epochs were asked for.
-    earlier : list of dict
-        Epochs of the fits that this one continues.
+    start : FittedState or None
+        Of the fit that this one continues.
 
     Returns
     -------
     epochs : list of dict
         All of them, numbered from 1.
     best : dict
-        The best of the new ones.
+        The best of the new ones, or that of `start` if its networks were kept.
 
     Raises
     ------
@@ -58,8 +58,9 @@ def select_best_epoch(
     Warns
     -----
     UserWarning
-        If training diverged or was interrupted after a good epoch.
+        If training diverged or was interrupted after a good epoch, or made nothing better.
     """
+    earlier = [] if start is None else start.history
     completed = completed_epochs(net)
     if not completed:
         raise KeyboardInterrupt("Interrupted before the first epoch was complete.")
@@ -77,14 +78,34 @@ def select_best_epoch(
         )
         if not finite:
             raise ValueError(message)
-    elif len(completed) < len(net.history):
+    elif len(net.history) < max_epochs and not _stopped_early(net):
         message = (
             f"Training was interrupted in epoch {len(earlier) + len(net.history)} of "
             f"{len(earlier) + max_epochs}. The code that called fit goes on: interrupt again to "
             "stop that too."
         )
-    if message:
-        warnings.warn(
-            f"{message} The encoder is that of the best epoch before.", UserWarning, stacklevel=5
+    elif len(completed) < len(net.history):
+        message = (
+            f"Training was interrupted in its last epoch, {len(earlier) + len(net.history)}. The "
+            "code that called fit goes on: interrupt again to stop that too."
         )
-    return [*earlier, *completed], min(finite, key=lambda row: row["valid_loss"])
+    if message:
+        message += " The encoder is that of the best epoch before."
+    best = min(finite, key=lambda row: row["valid_loss"])
+    if start is not None and not best["valid_loss"] < (initial := net.initial_loss_):
+        best = {"epoch": start.best_epoch, "valid_loss": initial}
+        message = message or (
+            f"No epoch of this warm start has a lower validation loss than the {initial:g} of the "
+            "networks it began with, which are kept. Lower lr, or train on more images."
+        )
+    if message:
+        warnings.warn(message, UserWarning, stacklevel=5)
+    return [*earlier, *completed], best
+
+
+def _stopped_early(net: NeuralNet) -> bool:
+    """Tell whether a callback of skorch's has ended training because it no longer improved."""
+    return any(
+        isinstance(callback, EarlyStopping) and callback.misses_ >= callback.patience
+        for _, callback in net.callbacks_
+    )

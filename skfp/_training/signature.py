@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterable, Mapping
 from numbers import Integral
 from typing import Any
@@ -49,6 +50,12 @@ def fit_signature(
         "X": _sign_images(images),
         "X_val": None if valid_images is None else _sign_images(valid_images),
     }
+
+
+def digest(signature: Mapping[str, Any]) -> str:
+    """Name a fit by its signature."""
+    text = json.dumps(signature, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

@@ -25,6 +25,8 @@ def training_generator(device: torch.device, *, copy: bool) -> torch.Generator:
     if device.type == "cuda":
         index = torch.cuda.current_device() if device.index is None else device.index
         shared = torch.cuda.default_generators[index]
-    else:
+    elif device.type == "cpu":
         shared = torch.default_generator
+    else:
+        return torch.Generator(device).manual_seed(torch.initial_seed())
     return torch.Generator(shared.device).set_state(shared.get_state()) if copy else shared
