@@ -58,7 +58,7 @@ def fits(frames):
         "validation images",
         FeaturePredictionEncoder(**SETTINGS).fit(frames[8:], X_val=frames[:8]),
     )
-    slow = {"lr": 3e-4, "lr_schedule": None}  # so that more epochs are better
+    slow = {"lr": 1e-3, "lr_schedule": None}  # so that more epochs are better
     warm = FeaturePredictionEncoder(warm_start=True, **slow, **SETTINGS).fit(frames)
     yield "warm start", warm.fit(frames)
     yield (
