@@ -78,7 +78,7 @@ class TestValues:
 
         for method in (quick().fit, fitted.transform):
             with pytest.raises(
-                (TypeError, ValueError), match=r"is not an array of numbers.*\n?.*Exp"
+                (TypeError, ValueError), match=r"not an array of numbers.*\n?.*Exp"
             ):
                 method(objects)
 
