@@ -1,4 +1,12 @@
-"""`python -m benchmarks`: every comparison of this project, a subcommand each."""
+"""The measurements of this project, a command each.
+
+Every number in the README and the user guide comes from one of them: a study writes records, one a
+line, to a file under benchmarks/results (or --out), and `docs` fills the pages from these files.
+Studies go on where they stopped when the same command is given again.
+
+    python -m benchmarks demo --out out/demo
+    python -m benchmarks comparison --help
+"""
 
 from __future__ import annotations
 
@@ -6,39 +14,52 @@ import argparse
 import sys
 from importlib import import_module
 
-# Name of the module in this package, and what it does. A module is imported only when it is asked
-# for, has `add_arguments(parser)` and `main(args)`, and its docstring is its help.
+# Module of each command, and what it does. Modules are imported only when asked for; each has
+# `add_arguments(parser)` and `main(args)`, and its docstring is its help.
 COMMANDS = {
-    "demo": "pretrain on LunarLander, probe, and compare with simple baselines (minutes)",
-    "run": "the paper's comparison, cell by cell; a killed run goes on (minutes to days)",
-    "convergence": "validation loss by epoch until it no longer falls (hours)",
-    "report": "the paper's tables and figures, made of the records of both (seconds)",
-    "faults": "kill processes, fill disks, damage files, and count what is lost (minutes)",
-    "memory": "peak memory of fitting and embedding, in memory or beyond it (minutes)",
-    "study": "targets, batch size, schedule and augmentation against training seconds (an hour)",
-    "loss_networks": "encoders trained on several loss networks, and these frozen (hours)",
-    "encoders": "arithmetic and speed of the image encoders (seconds)",
-    "speed": "images per second of training and embedding against textbook loops (minutes)",
-    "engines": "what a second dask worker or accelerate process brings (minutes)",
-    "scale": "time, memory, disk and money of up to a billion images (minutes)",
-    "readme": "fill the README's tables from the committed result files",
+    "demo": ("benchmarks.demo", "train on LunarLander, probe, compare with baselines (3 minutes)"),
+    "comparison": ("benchmarks.studies.comparison", "the paper's comparison (minutes to days)"),
+    "convergence": ("benchmarks.studies.convergence", "validation loss by epoch (hours)"),
+    "study": ("benchmarks.studies.study", "targets, batch size, schedule, augmentation (1 hour)"),
+    "loss_networks": ("benchmarks.studies.loss_networks", "which network to learn from (hours)"),
+    "speed": ("benchmarks.studies.speed", "training and embedding against PyTorch (20 minutes)"),
+    "encoders": ("benchmarks.studies.encoders", "arithmetic and speed of encoders (seconds)"),
+    "memory": ("benchmarks.studies.memory", "peak memory of many images (1 hour)"),
+    "engines": ("benchmarks.studies.engines", "what a second process brings (10 minutes)"),
+    "report": ("benchmarks.report", "tables and figures of comparison and convergence (seconds)"),
+    "docs": ("benchmarks.docs", "fill README and user guide from the result files (seconds)"),
 }
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run a subcommand and return its exit status."""
-    parser = argparse.ArgumentParser("python -m benchmarks", description=__doc__)
+    """Run a command and return its exit status."""
+    formatter = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(
+        "python -m benchmarks", description=__doc__, formatter_class=formatter
+    )
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     argv = sys.argv[1:] if argv is None else argv
-    for name, summary in COMMANDS.items():
+    for name, (path, summary) in COMMANDS.items():
         subparser = subparsers.add_parser(name, help=summary)
         if name in argv[:1]:
-            module = import_module(f"benchmarks.{name}")
+            module = import_module(path)
             subparser.description = module.__doc__
-            subparser.formatter_class = argparse.RawDescriptionHelpFormatter
+            subparser.formatter_class = _HelpFormatter
             module.add_arguments(subparser)
     args = parser.parse_args(argv)
-    return import_module(f"benchmarks.{args.command}").main(args) or 0
+    return import_module(COMMANDS[args.command][0]).main(args) or 0
+
+
+class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """Help with the default of each option that has one."""
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        default = action.default
+        if not action.option_strings or default in (None, False, argparse.SUPPRESS):
+            return action.help or ""
+        if isinstance(default, list):
+            default = " ".join(map(str, default)) if len(default) < 5 else "all"
+        return f"{action.help} (default: {default})"
 
 
 if __name__ == "__main__":

@@ -11,46 +11,28 @@ from skorch.callbacks import EarlyStopping
 from skorch.helper import predefined_split
 from torch import nn
 
+from benchmarks.internals import (
+    FeatureStore,
+    ImageEncoder,
+    Preprocess,
+    TrainingSet,
+    check_images,
+    collate,
+    completed_epochs,
+    keep_freed_memory,
+)
 from benchmarks.probes import TASKS, VALIDATION_FRACTION
-from skfp._data.image_set import check_images
-from skfp._data.preprocess import Preprocess
-from skfp._features.extractor import FeatureStore
-from skfp._networks.encoders import ImageEncoder
-from skfp._training.net import TrainingSet, completed_epochs, whole_batch
-from skfp._training.progress import make_progress
-from skfp._utils.malloc import keep_freed_memory
 
 HIDDEN = 256
-ENCODED_AT_ONCE = 256
+BATCH = 256
 
 
 class SimpleCNN(TransformerMixin, BaseEstimator):
     """The image encoder with z outputs and one hidden layer of 256, trained on labels.
 
-    The encoder is the one that the procedures train without labels. It is trained with Adam at
-    1e-3 in batches of 128, and goes back to its best epoch on the fifth of the images that
-    probes are selected by too.
-
-    Parameters
-    ----------
-    z : int
-        Size of the embedding.
-    task : {"position", "class"}
-        What the targets are: mean squared error or cross-entropy is the loss.
-    max_epochs : int, default=50
-    batch_size : int, default=128
-    lr : float, default=1e-3
-    patience : int, default=10
-        Training stops after this many epochs without a lower validation loss.
-    random_state : int, default=0
-        Determines initial weights and the order of batches.
-    verbose : int, default=0
-        Whether a line per epoch is printed.
-
-    Attributes
-    ----------
-    history_, best_epoch_, n_epochs_, validation_loss_, n_parameters_
-        As in the estimators of skfp.
+    The encoder is the one of the procedures. Adam minimises the squared error of positions or the
+    cross-entropy of classes, and the epoch with the lowest validation loss is kept; the validation
+    images are those that select probes. Fitted attributes are named as in the estimators of skfp.
 
     Examples
     --------
@@ -84,13 +66,7 @@ class SimpleCNN(TransformerMixin, BaseEstimator):
         self.verbose = verbose
 
     def fit(self, images, targets):
-        """Train on labelled images.
-
-        Parameters
-        ----------
-        images : ndarray of shape (n, height, width) or (n, height, width, 3), uint8
-        targets : ndarray of shape (n, 2) for positions, (n,) for classes
-        """
+        """Train on labelled uint8 images; targets are positions (n, 2) or classes (n,)."""
         if self.task == "class":
             self.classes_, targets = np.unique(targets, return_inverse=True)
             n_outputs = len(self.classes_)
@@ -104,11 +80,11 @@ class SimpleCNN(TransformerMixin, BaseEstimator):
         train, valid = (TrainingSet(pixels, labels, rows) for rows in (train_rows, valid_rows))
 
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        canvas = Preprocess(pixels.format.size)
+        preprocess = Preprocess(pixels.format.size)
         with keep_freed_memory(), torch.random.fork_rng():
             torch.manual_seed(self.random_state)
-            encoder = ImageEncoder(canvas.output_size, self.z)
-            self.embed_ = nn.Sequential(canvas, encoder)
+            encoder = ImageEncoder(preprocess.output_size, self.z)
+            self.embed_ = nn.Sequential(preprocess, encoder)
             self.network_ = nn.Sequential(
                 self.embed_,
                 nn.ReLU(),
@@ -125,16 +101,12 @@ class SimpleCNN(TransformerMixin, BaseEstimator):
                 batch_size=self.batch_size,
                 iterator_train__shuffle=True,
                 iterator_train__generator=torch.Generator().manual_seed(self.random_state),
-                iterator_train__collate_fn=whole_batch,
-                iterator_valid__collate_fn=whole_batch,
+                iterator_train__collate_fn=collate,
+                iterator_valid__collate_fn=collate,
                 train_split=predefined_split(valid),
-                callbacks=[
-                    *make_progress(self.verbose, len(train), self.max_epochs),
-                    EarlyStopping(patience=self.patience, threshold=0, load_best=True),
-                ],
-                callbacks__print_log=None,
+                callbacks=[EarlyStopping(patience=self.patience, threshold=0, load_best=True)],
                 device=device,
-                verbose=0,
+                verbose=self.verbose,
                 **({"callbacks__valid_acc": None} if self.task == "class" else {}),
             ).fit(train, y=None)
         self.network_.eval()
@@ -142,14 +114,14 @@ class SimpleCNN(TransformerMixin, BaseEstimator):
         self.n_parameters_ = sum(p.numel() for p in self.network_.parameters())
         self.history_ = completed_epochs(net)
         if not self.history_:
-            raise KeyboardInterrupt("Interrupted before the first epoch was over.")
+            raise KeyboardInterrupt("Interrupted before the first epoch was complete.")
         best = min(self.history_, key=lambda row: row["valid_loss"])
         self.best_epoch_, self.validation_loss_ = best["epoch"], best["valid_loss"]
         self.n_epochs_ = len(self.history_)
         return self
 
     def transform(self, images) -> np.ndarray:
-        """Return what the encoder makes of images, of shape (n, z)."""
+        """Return the embedding (n, z) of images."""
         return self._compute(self.embed_, images)
 
     def predict(self, images) -> np.ndarray:
@@ -159,9 +131,9 @@ class SimpleCNN(TransformerMixin, BaseEstimator):
 
     @torch.inference_mode()
     def _compute(self, module: nn.Module, images) -> np.ndarray:
-        pixels, batches = check_images(images), gen_batches(len(images), ENCODED_AT_ONCE)
-        parts = [module(pixels.read(rows).to(self.device_)).cpu() for rows in batches]
-        return torch.cat(parts).numpy()
+        pixels, batches = check_images(images), gen_batches(len(images), BATCH)
+        outputs = [module(pixels.read(rows).to(self.device_)).cpu() for rows in batches]
+        return torch.cat(outputs).numpy()
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

@@ -1,8 +1,11 @@
-"""Pretrain an encoder on LunarLander frames and find out what its embedding knows.
+"""Pretrain an encoder on LunarLander frames and find out what its embedding holds.
 
-Where the lander is was never told to the encoder. Small networks (probes) then learn to read the
-position out of its embedding, and are tested on rollouts that neither has seen; baselines of the
-same size go through the same probes. Prints one table, and writes a picture and the records.
+The encoder learns without labels. Small networks (probes) then learn to read the position of the
+lander from its embedding, and are tested on rollouts that neither has met; baselines of the same
+size go through the same probes. Takes three minutes on two cores. Prints a table, and writes
+demo.jsonl and the picture demo.png into the folder --out.
+
+    python -m benchmarks demo --out out/demo
 """
 
 from __future__ import annotations
@@ -16,26 +19,18 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.records import (
+    RESULTS,
     common_settings,
     describe_machine,
     markdown_table,
     read_records,
-    write_atomically,
-    write_record,
+    save_figure,
+    write_records,
 )
+from benchmarks.splits import IMAGE_SIZE, PIXELS_PER_UNIT, fetch_frames, show_measure
 
-# The budget: all of it takes less than 8 minutes on 2 cores. Neighbouring frames of a rollout are
-# nearly equal, so few frames of many rollouts teach more than many frames of few.
-N_ROLLOUTS = 1200  # unlabelled, for the encoders: 18,000 frames with this stride
-N_LABELLED_ROLLOUTS = 600  # for the probes
-N_TEST_ROLLOUTS = 150
-STRIDE = 10
-Z = 64
-MAX_EPOCHS = 10  # of feature prediction
-# An epoch of the pixel autoencoder takes several times as long. The table says what each was given.
-BASELINE_EPOCHS = 2
-
-# In the order of the table; the epochs are those of `settings`, None where nothing is trained.
+# Rows of the table, and which setting holds their epochs; None trains nothing. An epoch of the
+# pixel autoencoder takes several times as long: it gets fewer.
 ROWS = {
     "I-F-FP": "max_epochs",
     "I-I-PW": "baseline_epochs",
@@ -44,27 +39,25 @@ ROWS = {
     "mean": None,
 }
 
-IMAGE_SIZE = 64
-PIXELS_PER_UNIT = IMAGE_SIZE / 2  # an image spans 2 units
 # y = 0 is the height of the landing pad as the lander's body stands on its legs: in the simulator
 # a quarter of the picture's 400 pixels, and 18 pixels of leg, above the lower edge.
 PAD_ROW = IMAGE_SIZE * (1 - 0.25 - 18 / 400)
-
 N_SHOWN = 6
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
     add = parser.add_argument
-    add("--out", type=Path, default=Path("benchmarks/results/demo"), help="folder of the results")
-    add("--rollouts", type=int, default=N_ROLLOUTS, help="unlabelled rollouts")
-    add("--labelled-rollouts", type=int, default=N_LABELLED_ROLLOUTS)
-    add("--test-rollouts", type=int, default=N_TEST_ROLLOUTS)
-    add("--stride", type=int, default=STRIDE, help="keep every k-th frame of a rollout")
-    add("--z", type=int, default=Z, help="size of the embedding")
-    add("--max-epochs", type=int, default=MAX_EPOCHS, help="epochs of feature prediction")
-    add("--baseline-epochs", type=int, default=BASELINE_EPOCHS, help="of the pixel autoencoder")
-    add("--random-state", type=int, default=0)
+    add("--out", type=Path, default=RESULTS, help="folder of the results")
+    # Neighbouring frames of a rollout are nearly equal: few frames of many rollouts teach more.
+    add("--rollouts", type=int, default=1200, help="unlabelled rollouts")
+    add("--labelled-rollouts", type=int, default=600, help="for the probes")
+    add("--test-rollouts", type=int, default=150, help="to test the probes")
+    add("--stride", type=int, default=10, help="keep every k-th frame of a rollout")
+    add("--z", type=int, default=64, help="size of the embedding")
+    add("--max-epochs", type=int, default=10, help="epochs of feature prediction")
+    add("--baseline-epochs", type=int, default=2, help="epochs of the pixel autoencoder")
+    add("--random-state", type=int, default=0, help="seed")
     add("--data-home", type=Path, help="where frames are kept between runs")
     add("--n-jobs", type=int, default=-1, help="processes for frames and probes")
 
@@ -79,10 +72,11 @@ def main(args: argparse.Namespace) -> None:
     common = {"settings": settings, "machine": describe_machine()}
 
     print("Frames of LunarLander, flown by a random policy")
-    unlabelled = _frames(args, 1, args.rollouts)
-    labelled = _frames(args, 2, args.labelled_rollouts)
-    test = _frames(args, 3, args.test_rollouts)
-
+    numbers = (args.rollouts, args.labelled_rollouts, args.test_rollouts)
+    unlabelled, labelled, test = (
+        fetch_frames(run, n_rollouts, args.stride, args.data_home, args.n_jobs)
+        for run, n_rollouts in enumerate(numbers, start=1)
+    )
     records, predictions = [], {}
     for name, epochs in ROWS.items():
         method = METHODS[name]
@@ -101,37 +95,17 @@ def main(args: argparse.Namespace) -> None:
             random_state=args.random_state,
             n_jobs=args.n_jobs,
         )
-        record = {"method": name, "title": method.title, **common, **measured}
-        print(f"  test distance {_pixels(record):.2f} px, probe {record['probe']['selected']}")
-        write_record(args.out / f"{name}.json", record)
-        records.append(record)
+        records.append({"method": name, "title": method.title, **common, **measured})
+        print(f"  {show_measure(measured)}, probe {measured['probe']['selected']}")
         if epochs:
             predictions[method.title] = predicted
 
-    picture = write_atomically(
-        args.out / "demo.png",
-        lambda path: draw(test, predictions, records, args.random_state).savefig(path),
-    )
+    results = write_records(args.out / "demo.jsonl", records)
+    figure = draw(test, predictions, records, args.random_state)
+    picture = save_figure(args.out / "demo.png", figure)
     print(f"\n{table(records)}\n\n{caption(records)}")
-    print(f"\nThe picture is {picture}, the records are beside it.")
-    print(f"All of it took {time.perf_counter() - start:.0f} s.")
-
-
-def _frames(args, run, n_rollouts):
-    from skfp.datasets import fetch_lunarlander
-
-    return fetch_lunarlander(
-        run=run,
-        n_rollouts=n_rollouts,
-        stride=args.stride,
-        data_home=args.data_home,
-        n_jobs=args.n_jobs,
-        verbose=1,
-    )
-
-
-def _pixels(record: Mapping) -> float:
-    return record["test_measure"] * PIXELS_PER_UNIT
+    print(f"\nThe picture is {picture}, the results are {results}.")
+    print(f"The demo took {time.perf_counter() - start:.0f} s.")
 
 
 def table(records: Sequence[Mapping]) -> str:
@@ -145,7 +119,7 @@ def _row(record: Mapping) -> dict[str, str]:
     trained = "n_epochs" in training
     return {
         "method": record["title"],
-        "test distance, px": f"{_pixels(record):.2f}",
+        "test distance, px": f"{record['test_measure'] * PIXELS_PER_UNIT:.2f}",
         "units": f"{record['test_measure']:.3f}",
         "epochs": str(training["n_epochs"]) if trained else "-",
         "training, s": f"{training['seconds']:.0f}",
@@ -171,12 +145,11 @@ def caption(records: Sequence[Mapping]) -> str:
     )
 
 
-def readme_block(root: Path, folder: Path) -> str:
-    """Make the README's block from the committed records."""
-    records = read_records(root / folder)
-    picture = (folder / "demo.png").as_posix()
+def block(results: Path) -> str:
+    """Write the block of the user guide."""
+    records = read_records(results / "demo.jsonl")
     alt = "Test frames with true and predicted positions, and validation curves"
-    return f"{table(records)}\n\n{caption(records)}\n\n![{alt}]({picture})"
+    return f"{table(records)}\n\n{caption(records)}\n\n![{alt}](demo.png)"
 
 
 def to_pixels(positions) -> np.ndarray:
@@ -195,26 +168,14 @@ def to_pixels(positions) -> np.ndarray:
 def draw(test, predictions: Mapping, records: Sequence[Mapping], random_state: int):
     """Draw some test frames with true and predicted positions, and the validation curves.
 
-    Parameters
-    ----------
-    test : Bunch
-        With `images`, `positions` and `rollouts`.
-    predictions : dict of str to ndarray of shape (n, 2)
-        Predicted positions, by title of the method.
-    records : list of dict
-        Those with a training history give a curve.
-    random_state : int
-        Chooses the frames, each of another rollout: they are not picked by hand.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
+    `predictions` holds positions (n, 2) by title of the method; `random_state` chooses the frames,
+    each of another rollout.
     """
     from matplotlib.figure import Figure
     from matplotlib.patheffects import withStroke
     from matplotlib.ticker import MaxNLocator
 
-    # Told apart by shape first, so that they are in grey too; colours of Okabe and Ito.
+    # Shapes differ for print in grey; colours of Okabe and Ito.
     styles = dict(zip(predictions, [("X", "#E69F00", "-"), ("^", "#56B4E9", "--")], strict=False))
     figure = Figure(figsize=(12, 6.2), dpi=100, layout="constrained")
     above, below = figure.subfigures(2, height_ratios=[1.1, 1])

@@ -1,8 +1,8 @@
-"""The methods that are compared, as rows of a table, and how each is measured.
+"""The methods that are compared, as rows of a table, and how each is trained and probed.
 
 The paper names a procedure (encoder)-(decoder)-(loss): I is an image, F its features, and the loss
-is pixel-wise (PW), perceptual similarity (PS) or feature prediction (FP). The reference rows say
-what the procedures must beat: a network trained on labels, and embeddings that need no training.
+is pixel-wise (PW), perceptual similarity (PS) or feature prediction (FP). The other rows are
+references that procedures must beat: a network trained on labels, and untrained embeddings.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from sklearn.decomposition import PCA
 from sklearn.utils import check_random_state, gen_batches
 
 from benchmarks.cnn import SimpleCNN
+from benchmarks.internals import Preprocess, check_images, load_loss_network, open_checkpoint
 from benchmarks.probes import (
     VALIDATION_FRACTION,
     measure,
@@ -28,10 +29,6 @@ from benchmarks.probes import (
     validation_losses,
 )
 from skfp import FeaturePredictionEncoder, PerceptualAutoencoder, PixelAutoencoder
-from skfp._data.image_set import check_images
-from skfp._data.preprocess import Preprocess
-from skfp._loss_network import load_loss_network
-from skfp._training.checkpoint import open_checkpoint
 
 BATCH = 512
 
@@ -55,18 +52,10 @@ class LossNetworkFeatures:
 
 
 class WhitenedPCA(TransformerMixin, BaseEstimator):
-    """The leading principal components of a description of images, scaled to unit variance.
+    """The leading z principal components of a description of images, scaled to unit variance.
 
-    Parameters
-    ----------
-    describe : callable
-        Turns uint8 images into one row of numbers each.
-    z : int
-        Number of components.
-    n_fitted : int, default=5000
-        The components are found in so many images, chosen at random: enough for a few hundred
-        components, and it fits into memory.
-    random_state : int or None, default=None
+    `describe` turns uint8 images into a row of numbers each. Components are found in `n_fitted`
+    images, chosen at random: enough for a few hundred components, and they fit into memory.
     """
 
     def __init__(self, describe, z, n_fitted=5000, random_state=None):
@@ -78,51 +67,38 @@ class WhitenedPCA(TransformerMixin, BaseEstimator):
     def fit(self, images, y=None):
         """Find the components."""
         random = check_random_state(self.random_state)
-        chosen = np.sort(random.permutation(len(images))[: self.n_fitted])
+        images = images[np.sort(random.permutation(len(images))[: self.n_fitted])]
+        described = [self.describe(images[rows]) for rows in gen_batches(len(images), BATCH)]
         self.pca_ = PCA(self.z, whiten=True, svd_solver="randomized", random_state=random)
-        self.pca_.fit(self._described(images[chosen]))
+        self.pca_.fit(np.concatenate(described))
         return self
 
     def transform(self, images):
         """Return the components of each image, batch by batch."""
         batches = gen_batches(len(images), BATCH)
-        parts = [self.pca_.transform(self.describe(images[rows])) for rows in batches]
-        return np.concatenate(parts).astype(np.float32)
-
-    def _described(self, images):
-        return np.concatenate([self.describe(images[b]) for b in gen_batches(len(images), BATCH)])
+        embedding = [self.pca_.transform(self.describe(images[rows])) for rows in batches]
+        return np.concatenate(embedding).astype(np.float32)
 
 
 class NoEmbedding(TransformerMixin, BaseEstimator):
-    """Tell the probe nothing, so that it can only learn the mean position or the class shares."""
+    """The same for every image: probes can only learn the mean position or the class shares."""
 
     def fit(self, images, y=None):
         """Learn nothing."""
         return self
 
     def transform(self, images):
-        """Return the same for every image."""
+        """Return zeros."""
         return np.zeros((len(images), 1), dtype=np.float32)
 
 
 class Method(NamedTuple):
     """A row of the comparison.
 
-    Attributes
-    ----------
-    title : str
-        What tables and pictures call it.
-    make : callable
-        Makes its transformer from `z`, `random_state` and, where trained, `max_epochs`, ...
-    make_as_paper : callable or None
-        Likewise, with the paper's settings in place of this package's defaults.
-    trained : bool
-        Whether it is trained by gradient descent.
-    supervised : bool
-        Whether it is trained on the labelled images; its transformer then needs `task` too, and
-        has `predict`.
-    z : int or None
-        The size of its embedding where that cannot be chosen.
+    `make` makes its transformer from `z`, `random_state` and, if it is trained by gradient descent,
+    `max_epochs` and `verbose`; `make_as_paper` does so with the paper's settings in place of the
+    defaults. A supervised one is trained on labelled images: it needs `task` too, and can predict.
+    `z` is the size of an embedding that has only one.
     """
 
     title: str
@@ -164,8 +140,8 @@ METHODS = {
     ),
 }
 
-# How pictures draw them. The colours are those of Okabe and Ito; markers and dashes tell methods
-# apart in grey too. What is trained without labels is a point or a curve, the others are lines.
+# How figures draw them: colours of Okabe and Ito; markers and dashes differ for print in grey. What
+# is trained without labels is a point or a curve, the others are lines.
 STYLES = {
     "I-F-FP": {"color": "#D55E00", "marker": "o"},
     "F-F-FP": {"color": "#E69F00", "marker": "s"},
@@ -182,22 +158,7 @@ STYLES = {
 
 
 def evaluate(transformer, unlabelled, labelled, test, *, task, random_state=0, n_jobs=None):
-    """Fit a method on images, select its probe on labelled ones, and test it on others.
-
-    Parameters
-    ----------
-    transformer : estimator with fit and transform
-    unlabelled : ndarray of shape (n, height, width, 3) or (n, height, width), uint8
-    labelled, test, task, random_state, n_jobs
-        As in `probe`.
-
-    Returns
-    -------
-    record : dict
-        Ready for JSON: training (see `train`), encoding, probe and `test_measure` (see `probe`).
-    predicted : ndarray
-        What the selected probe says of the test images.
-    """
+    """Fit a method to unlabelled images and probe it; parameters and results are as in `probe`."""
     training = train(transformer, unlabelled)
     record, predicted = probe(
         transformer, labelled, test, task=task, random_state=random_state, n_jobs=n_jobs
@@ -206,24 +167,23 @@ def evaluate(transformer, unlabelled, labelled, test, *, task, random_state=0, n
 
 
 def train(transformer, images, targets=None, *, X_val=None) -> dict:
-    """Fit a method and say how that went.
+    """Fit a method, and describe its training.
 
     Parameters
     ----------
     transformer : estimator with fit
-    images : ndarray of shape (n, height, width, 3) or (n, height, width), uint8
+    images : ndarray of shape (n, height, width[, 3]), uint8
     targets : ndarray or None
-        Where it is supervised.
+        For a supervised method.
     X_val : ndarray or None
-        Images to judge epochs by, where the transformer does not hold out some itself.
+        Images for the validation loss, if the method should not hold out some of `images`.
 
     Returns
     -------
     training : dict
-        Ready for JSON. `n_images` counts those that epochs were judged by, `seconds` the whole
-        of fit, epochs of an earlier attempt included (features are computed once per attempt, and
-        counted once), and so do the images per second. Losses that are not finite are None. A
-        reference row without gradient descent has no more than these two.
+        Ready for JSON. `n_images` includes validation images. `seconds` is the time of fit, with
+        the epochs of an earlier attempt that a checkpoint holds; features count once. A method
+        without gradient descent has no more than these two.
     """
     validation = {} if X_val is None else {"X_val": X_val}
     with open_checkpoint(getattr(transformer, "checkpoint_dir", None)) as checkpoint:
@@ -238,31 +198,29 @@ def train(transformer, images, targets=None, *, X_val=None) -> dict:
 
 
 def train_as_paper(transformer, images) -> dict:
-    """Fit a procedure, and judge its epochs by the last fifth of the images, as the paper does.
-
-    Parameters and what is returned are those of `train`.
-    """
-    trained, judged = split_as_paper(images)
-    return train(transformer, trained, X_val=judged)
+    """Fit a procedure with the last fifth of the images for validation; see `train`."""
+    trained, validation = split_as_paper(images)
+    return train(transformer, trained, X_val=validation)
 
 
 def split_as_paper(images) -> tuple:
-    """Split images into those to train on and the last fifth, to judge epochs by."""
+    """Split images as the paper does, into training images and the last fifth for validation."""
     n_valid = max(1, round(VALIDATION_FRACTION * len(images)))
     return images[:-n_valid], images[-n_valid:]
 
 
-def was_interrupted(transformer) -> bool:
-    """Tell whether training ended by neither its last epoch, nor its patience, nor a loss of NaN.
+def check_not_interrupted(transformer) -> None:
+    """Raise KeyboardInterrupt if training ended before its epochs and patience, with a finite loss.
 
-    skorch takes an interrupt (Ctrl-C) as the end of training, and fit returns as if all were well.
+    skorch takes an interrupt (Ctrl-C) as the end of training, and fit returns.
     """
-    return (
+    if (
         hasattr(transformer, "history_")
         and transformer.n_epochs_ < transformer.max_epochs
         and transformer.n_epochs_ - transformer.best_epoch_ < transformer.patience
         and math.isfinite(transformer.history_[-1]["train_loss"])
-    )
+    ):
+        raise KeyboardInterrupt
 
 
 def probe(transformer, labelled, test, *, task, random_state=0, n_jobs=None):
@@ -283,7 +241,7 @@ def probe(transformer, labelled, test, *, task, random_state=0, n_jobs=None):
     record : dict
         Ready for JSON: encoding, probe and `test_measure`.
     predicted : ndarray
-        What the selected probe says of the test images.
+        Predictions of the selected probe for the test images.
     """
     labelled_images, labelled_targets = labelled
     test_images, test_targets = test
@@ -316,7 +274,7 @@ def probe(transformer, labelled, test, *, task, random_state=0, n_jobs=None):
 
 
 def _describe_training(transformer, training: dict) -> dict:
-    """Return what gradient descent leaves behind, nothing for a reference row."""
+    """Describe epochs and losses, if the method has any."""
     if not hasattr(transformer, "history_"):
         return {}
     n_trained = (1 - transformer.validation_fraction) * training["n_images"]
@@ -337,5 +295,5 @@ def _describe_training(transformer, training: dict) -> dict:
 
 
 def _finite(number: float) -> float | None:
-    """Return a number that JSON can hold; None for others."""
+    """Return a number for JSON, which has no NaN."""
     return float(number) if math.isfinite(number) else None

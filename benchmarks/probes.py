@@ -1,7 +1,7 @@
-"""Probes: what can be read out of an embedding, measured as the paper does.
+"""Probes measure as the paper does what an embedding holds.
 
 Seven MLPs are trained on the embedding of the labelled images. The one with the lowest loss on a
-fixed fifth of these images is selected, and only that one meets the test images.
+fixed fifth of these images is selected, and that one alone is tested on the test images.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def select_probe(embedding, target, *, task, random_state=0, n_jobs=None) -> Gri
     """Train the seven probes and keep the one with the lowest validation loss.
 
     Every probe standardises the embedding, trains for at most 500 epochs, and goes back to its
-    best epoch on an inner fifth of what it was given. The selected one is then fitted again on all
+    best epoch on an inner fifth of its images. The selected one is then fitted again on all
     labelled images, an inner fifth still deciding the epoch, so the tested probe has learned
     from 80 % of them, as in the paper.
 
@@ -103,7 +103,7 @@ def select_probe(embedding, target, *, task, random_state=0, n_jobs=None) -> Gri
     embedding : ndarray of shape (n, z)
     target : ndarray of shape (n, 2) for positions, (n,) for classes
     task : {"position", "class"}
-        Mean squared error or log loss, respectively.
+        The validation loss is the mean squared error or the log loss, respectively.
     random_state : int, default=0
         Seeds the MLPs; the split into 80 % and 20 % is always the same.
     n_jobs : int or None, default=None
@@ -113,11 +113,6 @@ def select_probe(embedding, target, *, task, random_state=0, n_jobs=None) -> Gri
     -------
     search : GridSearchCV
         Fitted; `predict` is the selected probe's.
-
-    Raises
-    ------
-    ValueError
-        If `task` is unknown.
 
     Examples
     --------
@@ -174,21 +169,10 @@ def selected_probe(search: GridSearchCV) -> str:
     return layer_name(search.best_params_["mlp__hidden_layer_sizes"])
 
 
-def measure(search: GridSearchCV, embedding, target) -> float:
-    """Test the selected probe.
+def measure(search, embedding, target) -> float:
+    """Test a fitted search or other estimator on embeddings or whatever it takes.
 
-    Parameters
-    ----------
-    search : GridSearchCV
-        From `select_probe`.
-    embedding : ndarray of shape (n, z)
-    target : ndarray of shape (n, 2) or (n,)
-
-    Returns
-    -------
-    float
-        For positions the mean Euclidean distance, in the units of `target`; for classes the
-        accuracy, between 0 and 1.
+    Returns the accuracy of classes, or the mean Euclidean distance of positions in their units.
     """
     predicted = search.predict(embedding)
     if is_classifier(search):

@@ -1,4 +1,4 @@
-"""Result records: one JSON file each, written whole or not at all, and tables made of them."""
+"""Result records: a file per study with one JSON object a line, sorted; and Markdown tables."""
 
 from __future__ import annotations
 
@@ -7,20 +7,23 @@ import json
 import os
 import platform
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import joblib
+from filelock import FileLock
 
+RESULTS = Path("benchmarks/results")
 PACKAGES = ("skfp", "torch", "scikit-learn", "skorch", "numpy", "gymnasium")
 
 
-def write_atomically(path, write) -> Path:
+def write_atomically(path: str | os.PathLike, write: Callable[[str], object]) -> Path:
     """Let `write(temporary_path)` make a file, then put it in place in one step.
 
-    A program killed in the middle leaves the old file, or none, but never half of one. The
-    temporary file keeps the suffix, which tells writers such as matplotlib the format.
+    A program that is killed leaves the old file or none, never half of one. The temporary file
+    keeps the suffix, which tells writers such as matplotlib the format.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -35,33 +38,59 @@ def write_atomically(path, write) -> Path:
     return path
 
 
-def write_record(path, record: Mapping) -> Path:
-    """Write a record as JSON, atomically.
+def write_text(path: str | os.PathLike, text: str) -> Path:
+    """Write a text file atomically."""
+    return write_atomically(path, lambda temporary: Path(temporary).write_text(text, "utf-8"))
+
+
+def save_figure(path: str | os.PathLike, figure: Any) -> Path:
+    """Write a figure atomically; the same figure always becomes the same file."""
+    return write_atomically(path, lambda p: figure.savefig(p, metadata={"Software": None}))
+
+
+def write_records(path: str | os.PathLike, records: Iterable[Mapping]) -> Path:
+    """Write a file of records, sorted as text: what identifies a record stands first in it.
 
     Raises
     ------
     TypeError, ValueError
-        If the record holds something JSON has no form for, such as an array or NaN.
+        If a record holds something JSON has no form for, such as an array or NaN.
     """
-    text = json.dumps(record, indent=1, allow_nan=False) + "\n"
-    return write_atomically(path, lambda temporary: Path(temporary).write_text(text, "utf-8"))
+    lines = sorted(json.dumps(r, allow_nan=False, ensure_ascii=False) + "\n" for r in records)
+    return write_text(path, "".join(lines))
 
 
-def read_records(folder) -> list[dict]:
-    """Read every record of a folder, in the order of the file names.
+def add_record(path: str | os.PathLike, record: Mapping) -> None:
+    """Add a record to a file; processes of this machine wait for each other."""
+    path = Path(path).resolve()
+    lock = Path(tempfile.gettempdir(), f"skfp-{fingerprint({'path': str(path)})}.lock")
+    with FileLock(lock):
+        write_records(path, [*(read_records(path) if path.exists() else ()), record])
+
+
+def read_records(path: str | os.PathLike) -> list[dict]:
+    """Read the records of a file.
 
     Raises
     ------
     FileNotFoundError
-        If the folder holds no record.
+        If there is none.
+    ValueError
+        If a line is not a JSON object.
     """
-    paths = sorted(path for path in Path(folder).glob("*.json") if not path.name.startswith("."))
-    if not paths:
+    path = Path(path)
+    if not path.exists():
         raise FileNotFoundError(
-            f"No result records (*.json) in {os.fspath(folder)!r}: run the benchmark that writes "
-            "them first, see `python -m benchmarks --help`."
+            f"There are no results in {os.fspath(path)!r}: run the benchmark that writes them "
+            "first, see `python -m benchmarks --help`."
         )
-    return [json.loads(path.read_text("utf-8")) for path in paths]
+    records = []
+    for number, line in enumerate(path.read_text("utf-8").splitlines(), start=1):
+        try:
+            records.append(dict(json.loads(line)))
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{path}, line {number} is not a JSON object: {error}") from None
+    return records
 
 
 def fingerprint(settings: Mapping) -> str:
@@ -76,7 +105,7 @@ def fingerprint(settings: Mapping) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def common_settings(records: Iterable[Mapping]) -> dict:
+def common_settings(records: Sequence[Mapping]) -> dict:
     """Return the settings that all records share.
 
     Raises
@@ -88,7 +117,7 @@ def common_settings(records: Iterable[Mapping]) -> dict:
     if len(distinct) != 1:
         raise ValueError(
             f"The records were made with {len(distinct)} different settings, expected one. "
-            "Run the benchmark again into an empty folder."
+            "Write the results of each to a file of its own, with --out."
         )
     return next(iter(distinct.values()))
 
@@ -126,7 +155,7 @@ def _version(package: str) -> str | None:
 
 
 def markdown_table(rows: Iterable[Mapping[str, str]]) -> str:
-    """Lay out rows of ready text as a Markdown table, legible as plain text too.
+    """Lay out rows of text as a Markdown table, legible as plain text too.
 
     The first column is aligned left, the others right.
 
@@ -141,8 +170,8 @@ def markdown_table(rows: Iterable[Mapping[str, str]]) -> str:
     widths = [max(len(name), 4, *(len(row[name]) for row in rows)) for name in header]
     aligned = ["<"] + [">"] * (len(header) - 1)
 
-    def line(cells):
-        padded = (f"{c:{a}{w}}" for c, a, w in zip(cells, aligned, widths, strict=True))
+    def line(values: Iterable[str]) -> str:
+        padded = (f"{v:{a}{w}}" for v, a, w in zip(values, aligned, widths, strict=True))
         return f"| {' | '.join(padded)} |"
 
     rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]

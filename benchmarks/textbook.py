@@ -2,8 +2,8 @@
 
 Written from the paper's description as a first implementation would be: float32 images in a
 TensorDataset, batches of 512 from a DataLoader, the loss network run in every step, plain Adam. It
-shares nothing with this package but the weights of the loss network, and is not slowed down on
-purpose: what does not need a gradient is computed without one.
+shares only the weights of the loss network with this package, and is not slowed down on purpose:
+what does not need a gradient is computed without one.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
-from skfp._loss_network import load_loss_network
+from benchmarks.internals import load_loss_network
 
-IMAGE_SIZE = 64  # of LunarLander; the figures of the coders below are for this size
+IMAGE_SIZE = 64  # of LunarLander; the sizes of the networks below are for this size
 CODE_SIZE = 2 * 2 * 256  # what four strided convolutions leave of it
 MAX_HIDDEN = 2048
 
 
 class Procedure(NamedTuple):
-    """What the encoder takes, and which loss trains it."""
+    """The input of the encoder, and the loss."""
 
     encoder: str
     loss: str
@@ -85,7 +85,7 @@ def perceptron(n_inputs: int, n_outputs: int) -> nn.Module:
     return nn.Sequential(nn.Linear(n_inputs, hidden), nn.ReLU(), nn.Linear(hidden, n_outputs))
 
 
-def make_coders(procedure: str, z: int, n_features: int) -> tuple[nn.Module, nn.Module]:
+def make_networks(procedure: str, z: int, n_features: int) -> tuple[nn.Module, nn.Module]:
     """Make the encoder and the decoder of a procedure."""
     encoder_kind, loss_kind = PROCEDURES[procedure]
     encoder = image_encoder(z) if encoder_kind == "image" else perceptron(n_features, z)
@@ -123,7 +123,9 @@ def train(
     loss_network = load_loss_network("alexnet").to(memory_format=torch.contiguous_format)
     needs_features = encoder_kind == "features" or loss_kind != "PW"
 
-    encoder, decoder = make_coders(procedure, z, loss_network.n_features((IMAGE_SIZE, IMAGE_SIZE)))
+    encoder, decoder = make_networks(
+        procedure, z, loss_network.n_features((IMAGE_SIZE, IMAGE_SIZE))
+    )
     optimizer = torch.optim.Adam([*encoder.parameters(), *decoder.parameters()], lr=lr)
     encoder.train()
     decoder.train()

@@ -6,7 +6,9 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
+import torch
 from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.utils import get_tags
@@ -135,6 +137,90 @@ class TestParameters:
         encoder.fit(frames)
 
         assert encoder.get_params() == before
+
+
+class TestWrongParameters:
+    @pytest.mark.parametrize("z", [0, -1, 2.5, "64", None])
+    def test_z(self, quick, frames, z):
+        with pytest.raises(ValueError, match=r"'z' parameter.*\[1, inf\)"):
+            quick(z=z).fit(frames)
+
+    @pytest.mark.parametrize("encoder", ["Image", "img", "", None, 1])
+    def test_encoder(self, quick, frames, encoder):
+        with pytest.raises(ValueError, match=r"'encoder' parameter(?=.*'image')(?=.*'features')"):
+            quick(encoder=encoder).fit(frames)
+
+    @pytest.mark.parametrize(
+        ("name", "wrong"),
+        [
+            ("max_epochs", 0),
+            ("batch_size", 0),
+            ("lr", 0.0),
+            ("lr", -1e-3),
+            ("patience", 0),
+            ("gamma", -1.0),
+            ("verbose", -1),
+            ("random_state", "seed"),
+            ("image_shape", 64),
+            ("callbacks", "bar"),
+        ],
+    )
+    def test_out_of_range(self, quick, frames, name, wrong):
+        with pytest.raises(ValueError, match=f"'{name}' parameter"):
+            quick(**{name: wrong}).fit(frames)
+
+    def test_wrong_parameters_wait_until_fit(self):
+        assert FeaturePredictionEncoder(z=0, encoder="none", loss_network=3).z == 0
+
+    def test_loss_network_of_unknown_name(self, quick, frames):
+        with pytest.raises(ValueError, match=r"[Uu]nknown loss_network 'alexnett'.*'alexnet'"):
+            quick(loss_network="alexnett", encoder="features").fit(frames)
+
+    @pytest.mark.parametrize("loss_network", [3, None, ["alexnet", 3]], ids=str)
+    def test_loss_network_of_wrong_type(self, quick, frames, loss_network):
+        with pytest.raises((ValueError, TypeError), match=r"loss_network.*must be"):
+            quick(loss_network=loss_network, encoder="features").fit(frames)
+
+    def test_loss_network_that_cannot_take_the_images(self, frames):
+        network = torch.nn.Conv2d(3, 1, kernel_size=65)
+
+        with pytest.raises(ValueError, match="64 x 64 pixels"):
+            FeaturePredictionEncoder(loss_network=network).fit(frames)
+
+
+class TestNotFitted:
+    @pytest.mark.parametrize("method", ["transform", "score"])
+    def test_images_before_fit(self, quick, frames, method):
+        with pytest.raises(NotFittedError, match=r"not fitted yet.*'fit'"):
+            getattr(quick(), method)(frames)
+
+    @pytest.mark.parametrize("estimator", [PerceptualAutoencoder, PixelAutoencoder])
+    def test_inverse_transform_before_fit(self, estimator):
+        with pytest.raises(NotFittedError, match=r"not fitted yet.*'fit'"):
+            estimator().inverse_transform(np.zeros((1, 128)))
+
+    def test_feature_names_before_fit(self, quick):
+        with pytest.raises(NotFittedError):
+            quick().get_feature_names_out()
+
+    def test_after_a_fit_that_was_refused(self, quick, frames):
+        encoder = quick(loss_network="none", encoder="features")
+        with pytest.raises(ValueError, match="loss_network"):
+            encoder.fit(frames)
+
+        with pytest.raises(NotFittedError):
+            encoder.transform(frames)
+
+
+class TestDevice:
+    @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+    def test_gpu_that_is_not_there(self, quick, frames):
+        with pytest.raises(ValueError, match=r"no CUDA device.*\"cpu\""):
+            quick(device="cuda").fit(frames)
+
+    def test_unknown_device(self, quick, frames):
+        with pytest.raises(ValueError, match="device is 'toaster'"):
+            quick(device="toaster").fit(frames)
 
 
 class TestOutput:

@@ -1,4 +1,4 @@
-"""What the README's comparison says of scikit-learn's PCA and of skorch, held against both."""
+"""What the user guide's comparison says of scikit-learn's PCA and of skorch, held against both."""
 
 import os
 import subprocess
@@ -178,22 +178,3 @@ class TestSkorch:
         assert "valid_loss" in net(train_split=split).fit(images, images).history[-1]
         with pytest.raises(TypeError, match="X_val"):
             net().fit(images, images, X_val=images[:4])
-
-
-class TestThisPackage:
-    def test_embeds_images_in_a_pipeline(self, images):
-        pipeline = make_pipeline(encoder(), Ridge()).fit(images, np.arange(12.0))
-
-        assert pipeline.predict(images).shape == (12,)
-
-    def test_gives_tensors_for_tensors(self, images):
-        tensors = torch.from_numpy(images)
-
-        assert isinstance(encoder().fit(images).transform(tensors), torch.Tensor)
-
-    def test_is_saved_by_skops_with_one_type_to_trust(self, images):
-        data = skops.io.dumps(encoder().fit(images))
-
-        assert skops.io.get_untrusted_types(data=data) == [
-            "skfp._feature_prediction.PixelAutoencoder"
-        ]

@@ -235,6 +235,14 @@ class TestFeatureErrorDisplay:
         assert display.errors.shape == (5, 7, 7)
         assert display.errors.mean() == pytest.approx(-encoder.score(frames[:5]), rel=1e-4)
 
+    def test_one_image_and_one_dimension(self, frames):
+        encoder = FeaturePredictionEncoder(**SMALL | {"z": 1}).fit(frames)
+
+        display = FeatureErrorDisplay.from_estimator(encoder, frames[:1])
+
+        assert display.axes_.shape == (1,)
+        assert display.errors.shape == (1, 7, 7)
+
     def test_panels_share_one_labelled_scale(self, predictor, frames):
         display = FeatureErrorDisplay.from_estimator(predictor, frames, n_images=5)
 

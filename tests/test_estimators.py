@@ -24,7 +24,7 @@ def forward(encoder, images):
     """Embed and decode images with nothing but the learned networks."""
     pixels = to_tensor(images)
     with torch.inference_mode():
-        inputs = encoder.loss_network_(pixels) if encoder.encoder == "features" else pixels
+        inputs = encoder.loss_network_(pixels) if "features" in encoder.encoder else pixels
         embedding = encoder.encoder_(inputs)
         return embedding.numpy(), encoder.decoder_(embedding)
 
@@ -220,19 +220,18 @@ class TestLossNetwork:
         assert PixelAutoencoder(z=2, max_epochs=1).fit(frames).loss_network_ is None
 
 
-class TestNormalizedFeatures:
+class TestEncodersOfFeatures:
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         "estimator", [FeaturePredictionEncoder, PerceptualAutoencoder, PixelAutoencoder]
     )
-    def test_an_encoder_of_features_learns_from_them(self, estimator, lander):
+    def test_normalisation_lets_them_learn(self, estimator, lander):
         settings = {"z": 8, "max_epochs": 12, "batch_size": 8, "random_state": 0}
         losses = {
-            normalize: estimator(encoder="features", normalize_features=normalize, **settings)
-            .fit(lander.images)
-            .validation_loss_
-            for normalize in (True, False)
+            encoder: estimator(encoder=encoder, **settings).fit(lander.images).validation_loss_
+            for encoder in ("features", "paper-features")
         }
-        assert losses[True] < 0.6 * losses[False]
+        assert losses["features"] < 0.6 * losses["paper-features"]
 
     def test_a_high_learning_rate_does_not_end_learning(self, lander):
         settings = {"lr": 1e-2, "batch_size": 8, "max_epochs": 8, "random_state": 0}
@@ -247,26 +246,18 @@ class TestNormalizedFeatures:
         torch.testing.assert_close(centring.mean, features.mean(dim=0))
         assert centring(features).mean(dim=0).abs().max() < 1e-5
 
-    def test_the_paper_normalizes_nothing(self, frames):
+    def test_the_paper_normalises_nothing(self, frames):
         settings = {"encoder": "features", "max_epochs": 1}
         encoder = FeaturePredictionEncoder.with_paper_settings(z=3, **settings).fit(frames)
-        assert not encoder.normalize_features
+        assert encoder.encoder == "paper-features"
         assert [type(layer).__name__ for layer in encoder.encoder_.trunk] == ["Linear", "ReLU"]
-
-    def test_other_encoders_are_not_affected(self, frames):
-        settings = {"z": 3, "max_epochs": 1, "random_state": 0}
-        embeddings = [
-            FeaturePredictionEncoder(normalize_features=value, **settings).fit_transform(frames)
-            for value in (True, False)
-        ]
-        np.testing.assert_array_equal(*embeddings)
 
     def test_training_goes_on_with_the_mean_it_began_with(self, frames):
         encoder = FeaturePredictionEncoder(z=3, encoder="features", max_epochs=1, warm_start=True)
         mean = encoder.fit(frames[:8]).encoder_.trunk[0].mean.clone()
         torch.testing.assert_close(encoder.fit(frames[8:]).encoder_.trunk[0].mean, mean)
-        encoder.normalize_features = False
-        with pytest.raises(ValueError, match="normalize_features"):
+        encoder.set_params(encoder="paper-features")
+        with pytest.raises(ValueError, match="encoder was 'features' and is 'paper-features'"):
             encoder.fit(frames)
 
 
@@ -281,8 +272,7 @@ class TestSettings:
             "lr_schedule": None,
             "validation_fraction": 0.2,
             "target_components": None,
-            "normalize_features": False,
-            "precision": "float32",
+            "net_params": {"autocast": False},
             "random_state": 0,
         }
         assert expected.items() <= encoder.get_params().items()
@@ -291,12 +281,3 @@ class TestSettings:
     def test_paper_settings_of_an_autoencoder_train(self, frames):
         autoencoder = PixelAutoencoder.with_paper_settings(z=3, max_epochs=1)
         assert autoencoder.fit_transform(frames).shape == (len(frames), 3)
-
-    def test_bfloat16_gives_nearly_the_same_loss(self, frames):
-        settings = {"z": 8, "max_epochs": 3, "batch_size": 8, "random_state": 0}
-        losses = [
-            FeaturePredictionEncoder(precision=precision, **settings).fit(frames).validation_loss_
-            for precision in ("float32", "bfloat16")
-        ]
-        assert losses[0] != losses[1]
-        np.testing.assert_allclose(losses[1], losses[0], rtol=0.1)

@@ -61,7 +61,7 @@ def untrained():
 
 @pytest.fixture(scope="module")
 def pretrained(lander):
-    """An encoder that has seen all images, and no labels."""
+    """An encoder trained on all images, and no labels."""
     return FeaturePredictionEncoder(z=8, max_epochs=3, random_state=0).fit(lander.images)
 
 
@@ -226,6 +226,7 @@ class TestSearch:
         assert search.best_params_ == {"lr": 1e-3}
         assert search.best_score_ < 0
 
+    @pytest.mark.slow
     def test_two_processes_find_what_one_finds(self, untrained, labelled):
         X, y = labelled
         grid = {"enc__z": [2, 6]}
@@ -241,6 +242,7 @@ class TestSearch:
         z = in_two.best_params_["enc__z"]
         assert in_two.best_estimator_["enc"].transform(X).shape == (len(X), z)
 
+    @pytest.mark.slow
     def test_halving_over_epochs(self, labelled):
         """The resource that grows from round to round may be a parameter of the encoder."""
         search = HalvingGridSearchCV(

@@ -98,7 +98,7 @@ def test_the_package_runs_no_code_from_files(path):
         "import subprocess; subprocess.run(line, shell=True)",
     ],
 )
-def test_dangers_are_seen(source):
+def test_dangers_are_found(source):
     assert dangers(source)
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,19 +12,18 @@ from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
 from benchmarks.methods import PROCEDURES, STYLES
 from benchmarks.records import fingerprint
+from benchmarks.report.aggregate import describe_stride, name_machine, read_numbered
 from benchmarks.report.figure import scale_logarithmically
-from benchmarks.report.numbers import DATASETS, name_machine, record_paths
 from benchmarks.report.tables import MISSING
-from benchmarks.roles import BUDGETS, budget_with_stride, describe_stride
+from benchmarks.splits import DATASETS
 
 
 class Trial(NamedTuple):
-    """The curves of one data set, z and settings, by procedure; their records are in `folder`."""
+    """The curves of one data set, z and settings, by procedure."""
 
     dataset: str
     z: int
     settings: Mapping
-    folder: Path
     records: dict[str, Mapping]
 
     @property
@@ -35,40 +33,34 @@ class Trial(NamedTuple):
 
     @property
     def title(self) -> str:
-        """What headings and the figure call it."""
+        """Title of its section and figure."""
         n_images = self.settings["n_unlabelled"]
         images = "all images" if n_images is None else f"{n_images:,} images"
-        return f"{DATASETS[self.dataset]}, z = {self.z}, {images}"
+        return f"{DATASETS[self.dataset].title}, z = {self.z}, {images}"
 
 
-def read_trials(folder: Path) -> list[Trial]:
-    """Read every record of `python -m benchmarks convergence` below a folder.
+def read_trials(paths: Iterable[Path]) -> list[Trial]:
+    """Read the records of `python -m benchmarks convergence` from files.
 
     Raises
     ------
     ValueError
-        If a record lacks something, or two are of the same curve.
+        If a record is incomplete, or two are of the same curve.
     """
     trials: dict[str, Trial] = {}
-    for path in record_paths(folder):
-        record = json.loads(path.read_text("utf-8"))
-        if "patience" not in record["settings"]:
-            continue
+    for source, record in read_numbered(paths, convergence=True):
         try:
-            trial = Trial(record["dataset"], record["z"], record["settings"], path.parent, {})
+            trial = Trial(record["dataset"], record["z"], record["settings"], {})
             trial = trials.setdefault(trial.name, trial)
             second = record["procedure"] in trial.records
             trial.records[record["procedure"]] = record
             _row(record), describe(trial)  # read all that will be shown
         except (KeyError, TypeError) as error:
             raise ValueError(
-                f"{path} is no record of `python -m benchmarks convergence` ({error!r}): move it "
-                "out of the folder."
+                f"{source} is no record of `python -m benchmarks convergence` ({error!r})."
             ) from None
         if second:
-            raise ValueError(
-                f"{path} is the second record of its curve: move it out of the folder."
-            )
+            raise ValueError(f"{source} is the second record of its curve: delete one of them.")
     return [trials[name] for name in sorted(trials)]
 
 
@@ -160,15 +152,3 @@ def draw(trial: Trial) -> Figure:
     axes.set_title(trial.title)
     figure.legend(loc="outside right upper", fontsize=9, frameon=False)
     return figure
-
-
-def command(trial: Trial) -> str:
-    """Write the command that makes a trial or, as it skips what is there, completes it."""
-    settings = trial.settings
-    base, n_images = budget_with_stride(trial.dataset, settings["stride"]), settings["n_unlabelled"]
-    own = "" if n_images == BUDGETS[trial.dataset][base].n_unlabelled else f" --images {n_images}"
-    return (
-        f"python -m benchmarks convergence --dataset {trial.dataset} --z {trial.z} --budget {base}"
-        f"{own} --patience {settings['patience']} --max-epochs {settings['max_epochs']} "
-        f"--out {trial.folder.as_posix()}"
-    )

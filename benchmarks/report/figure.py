@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pandas as pd
-from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import Formatter, LogLocator, NullFormatter, ScalarFormatter
 
 from benchmarks.methods import PROCEDURES, STYLES
-from benchmarks.report.numbers import DATASETS, Group
+from benchmarks.report.aggregate import Group
 from benchmarks.report.tables import shown_measure, title
-
-
-def alternative(group: Group) -> str:
-    """Say what the figure shows."""
-    return f"{DATASETS[group.dataset]}: {group.measure} against seconds per epoch"
 
 
 def trained(group: Group) -> pd.DataFrame:
@@ -94,10 +86,3 @@ def scale_logarithmically(axes: Axes, formatter: Formatter) -> None:
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter(formatter)
     axes.yaxis.set_minor_formatter(NullFormatter())
-
-
-def save(figure: Figure, path: str | Path) -> None:
-    """Save a figure; the same figure always becomes the same file."""
-    metadata = {"Date": None} if Path(path).suffix == ".svg" else {"Software": None}
-    with rc_context({"svg.hashsalt": "skfp"}):
-        figure.savefig(path, metadata=metadata)

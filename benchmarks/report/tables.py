@@ -7,8 +7,9 @@ from collections.abc import Iterable, Mapping
 import pandas as pd
 
 from benchmarks import paper
-from benchmarks.demo import PIXELS_PER_UNIT
-from benchmarks.report.numbers import AVERAGED, PRESETS, TITLES, Group
+from benchmarks.records import fingerprint
+from benchmarks.report.aggregate import AVERAGED, PRESETS, TITLES, Group
+from benchmarks.splits import PIXELS_PER_UNIT
 
 MISSING = "-"
 
@@ -47,7 +48,9 @@ def table_2(group: Group) -> list[dict[str, str]]:
             group.measure: shown_measure(group, row),
             **({"units": _number(row["test"] / PIXELS_PER_UNIT, ".3f")} if group.positions else {}),
             "z": str(z if z and row["repeats"] else MISSING),
+            "epochs": _number(row["epochs"], ".0f"),
             "s/epoch": shown(row, "seconds per epoch", 1),
+            "embedded images/s": _number(row["embedded images per second"], ",.0f"),
             "repeats": _number_of_repeats(row["repeats"]),
         }
         for (procedure, preset, z), row in group.best().iterrows()
@@ -117,13 +120,11 @@ def table_1(groups: Iterable[Group]) -> list[dict[str, str]]:
     return [*table, missing | netzer]
 
 
-def to_csv(groups: Iterable[Group], best: bool = False) -> str:
-    """Write the means of all groups, or those of the best z, as CSV; what is missing is empty."""
+def to_csv(groups: Iterable[Group]) -> str:
+    """Write the means of all groups as CSV; what is missing is empty."""
     tables = {
-        (group.dataset, group.settings["budget"], group.fingerprint, group.measure): group.best()
-        if best
-        else group.means
-        for group in groups
+        (g.dataset, g.settings["budget"], fingerprint(g.settings)[:6], g.measure): g.means
+        for g in groups
     }
     names = ["dataset", "budget", "settings", "measure"]
     return pd.concat(tables, names=names).to_csv(lineterminator="\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gzip
 import hashlib
 import os
@@ -117,11 +118,10 @@ def _download(resources: Sequence[tuple[str, str]], folder: Path) -> None:
 def _verify(path: Path, expected: str) -> None:
     """Refuse a file whose content, unpacked, has another checksum: MD5, or SHA-1 if longer."""
     algorithm = "md5" if len(expected) == 32 else "sha1"
-    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-        content: Any = file
-        digest = hashlib.file_digest(
-            content, lambda: hashlib.new(algorithm, usedforsecurity=False)
-        ).hexdigest()
+    new_hash = functools.partial(hashlib.new, algorithm, usedforsecurity=False)
+    unpack: Any = gzip.open if path.suffix == ".gz" else open
+    with unpack(path, "rb") as content:
+        digest = hashlib.file_digest(content, new_hash).hexdigest()
     if digest != expected:
         raise ValueError(
             f"{path} is truncated or altered: the {algorithm.upper()} checksum of its content is "

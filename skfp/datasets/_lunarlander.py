@@ -48,7 +48,6 @@ axes span 2 units over the image, so that 1 unit is {pixels:g} pixels.
    Reconstruction via Feature Prediction Loss", ICPR 2020.
 """
 
-
 _POSITIVE = [Interval(Integral, 1, None, closed="left")]
 
 
@@ -152,7 +151,7 @@ def fetch_lunarlander(
 
     arrays = _load(path)
     if arrays is None:
-        arrays = _generate(**settings, n_jobs=n_jobs, verbose=verbose)
+        arrays = _generate(settings, n_jobs, verbose)
         _store(path, arrays)
 
     descr = _DESCR.format(
@@ -214,27 +213,16 @@ def _import_simulator() -> dict[str, str]:
     }
 
 
-def _generate(
-    *,
-    run: int,
-    n_rollouts: int,
-    n_steps: int,
-    stride: int,
-    image_size: int,
-    on_screen_only: bool,
-    random_state: int,
-    n_jobs: int | None,
-    verbose: int,
-) -> dict[str, np.ndarray]:
+def _generate(settings: dict[str, Any], n_jobs: int | None, verbose: int) -> dict[str, np.ndarray]:
     """Generate all rollouts, the same bytes with any `n_jobs`."""
-    results = Parallel(n_jobs=n_jobs, return_as="generator")(
-        delayed(_fly)(
-            np.random.SeedSequence(random_state, spawn_key=(run, rollout)),
-            n_steps,
-            stride,
-            image_size,
-        )
+    n_rollouts, n_steps, stride = (settings[key] for key in ("n_rollouts", "n_steps", "stride"))
+    image_size = settings["image_size"]
+    seeds = [
+        np.random.SeedSequence(settings["random_state"], spawn_key=(settings["run"], rollout))
         for rollout in range(n_rollouts)
+    ]
+    results = Parallel(n_jobs=n_jobs, return_as="generator")(
+        delayed(_fly)(seed, n_steps, stride, image_size) for seed in seeds
     )
     # Filled in place: the collection may be as large as half the memory.
     capacity = n_rollouts * len(range(0, n_steps, stride))
@@ -246,7 +234,7 @@ def _generate(
         results, total=n_rollouts, desc="LunarLander", unit="rollout", disable=not verbose
     )
     for rollout, (frames, labels) in enumerate(progress):
-        if on_screen_only:
+        if settings["on_screen_only"]:
             x, y = labels.T
             on_screen = (np.abs(x) <= 1) & (y >= -0.5) & (y <= 1.5)
             frames, labels = frames[on_screen], labels[on_screen]

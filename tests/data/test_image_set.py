@@ -1,14 +1,14 @@
-"""Every accepted form of images: what the encoder sees, and what it gives back."""
+"""Every accepted form of images: what networks get of it, and what comes back."""
 
 import copy
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from skfp import FeaturePredictionEncoder, PixelAutoencoder
-from skfp._data.image_set import as_array, check_images, check_images_like
-from skfp._data.preprocess import Preprocess
+from skfp._data import Preprocess, as_array, check_images, check_images_like
 
 HEIGHT, WIDTH = 20, 28
 
@@ -187,14 +187,14 @@ class TestRanges:
         assert abs(decoded.mean() - (low + high) / 2) < (high - low) / 4
 
     @pytest.mark.parametrize("name", RANGES)
-    def test_networks_see_the_unit_scale(self, rgb, name):
+    def test_networks_get_the_unit_scale(self, rgb, name):
         X = RANGES[name][0](rgb / 255)
 
-        seen = Preprocess((HEIGHT, WIDTH))(images_of(X).read(slice(0, 10)))[..., :HEIGHT, :WIDTH]
+        read = Preprocess((HEIGHT, WIDTH))(images_of(X).read(slice(0, 10)))[..., :HEIGHT, :WIDTH]
 
-        assert seen.dtype == torch.float32
+        assert read.dtype == torch.float32
         step = 1e-3 if name.startswith("int16") else 1e-4 if name == "uint16" else 1e-6
-        np.testing.assert_allclose(seen.permute(0, 2, 3, 1), rgb / 255, rtol=0, atol=step)
+        np.testing.assert_allclose(read.permute(0, 2, 3, 1), rgb / 255, rtol=0, atol=step)
 
     @pytest.mark.parametrize("scale", [np.float32, np.float64])
     def test_uint8_and_floats_give_the_same_embedding(self, frames, scale):
@@ -220,44 +220,44 @@ class TestRanges:
     def test_low_contrast_floats_in_the_unit_range_are_not_stretched(self, rgb):
         X = rgb / 255 * 0.5 + 0.25
 
-        seen = images_of(X).read(slice(None))
+        read = images_of(X).read(slice(None))
 
-        np.testing.assert_allclose(seen.permute(0, 2, 3, 1), X, rtol=1e-6)
+        np.testing.assert_allclose(read.permute(0, 2, 3, 1), X, rtol=1e-6)
 
     def test_booleans_are_black_and_white(self, rgb):
         X = rgb[..., 0] > 127
 
-        seen = Preprocess((HEIGHT, WIDTH))(images_of(X).read(slice(None)))
+        read = Preprocess((HEIGHT, WIDTH))(images_of(X).read(slice(None)))
 
-        np.testing.assert_array_equal(seen[:, 0, :HEIGHT, :WIDTH], X.astype(np.float32))
+        np.testing.assert_array_equal(read[:, 0, :HEIGHT, :WIDTH], X.astype(np.float32))
 
     @pytest.mark.parametrize("dtype", [">f4", ">u2", np.float16, np.int64])
     def test_uncommon_types(self, dtype):
         X = np.zeros((2, 16, 16), dtype=dtype)
         X[1] = 1
 
-        seen = images_of(X).read(slice(None))
+        read = images_of(X).read(slice(None))
 
-        assert seen.dtype == torch.float32
-        assert seen[0].unique().tolist() == [0]
-        assert seen[1].unique().tolist() == [1]
+        assert read.dtype == torch.float32
+        assert read[0].unique().tolist() == [0]
+        assert read[1].unique().tolist() == [1]
 
 
 class TestTiling:
     """Images under 64 pixels are repeated until they fill 64 (wrap padding)."""
 
     @pytest.mark.parametrize("size", [(32, 32), (16, 16), (20, 28), (48, 80), (63, 64), (64, 64)])
-    def test_canvas_is_the_wrapped_image(self, size, noise):
+    def test_output_is_the_wrapped_image(self, size, noise):
         X = noise(2, *size, 3)
         bottom, right = (max(64 - side, 0) for side in size)
 
-        canvas = Preprocess(size)(images_of(X).read(slice(None)))
+        padded = Preprocess(size)(images_of(X).read(slice(None)))
 
         expected = np.pad(X / 255, ((0, 0), (0, bottom), (0, right), (0, 0)), mode="wrap")
-        assert canvas.shape[2:] == (max(64, size[0]), max(64, size[1]))
-        np.testing.assert_allclose(canvas.permute(0, 2, 3, 1), expected, rtol=1e-6)
+        assert padded.shape[2:] == (max(64, size[0]), max(64, size[1]))
+        np.testing.assert_allclose(padded.permute(0, 2, 3, 1), expected, rtol=1e-6)
 
-    def test_training_sees_the_tiled_image(self, quick, noise):
+    def test_training_is_that_of_the_tiled_image(self, quick, noise):
         small = noise(8, 32, 32, 3)
         tiled = np.tile(small, (1, 2, 2, 1))
 
@@ -286,6 +286,19 @@ class TestTiling:
 
         assert embedding.shape == (6, 2)
         assert encoder.inverse_transform(embedding).shape == X.shape
+
+
+def test_a_network_that_works_in_place_leaves_the_images_alone():
+    class Inverting(nn.Module):
+        def forward(self, images):
+            return images.neg_().flatten(1)
+
+    images = np.random.default_rng(0).random((10, 3, 64, 64), dtype=np.float32)
+    before = images.copy()
+    FeaturePredictionEncoder(
+        z=2, loss_network=Inverting(), target_components=2, max_epochs=1, random_state=0
+    ).fit(images)
+    np.testing.assert_array_equal(images, before)
 
 
 def test_an_axis_of_length_one_may_run_backwards(rgb):
@@ -343,8 +356,8 @@ class TestFormat:
     def test_bytes_after_a_fit_on_floats(self, rgb):
         format = images_of(rgb / 255).format
 
-        seen = Preprocess((HEIGHT, WIDTH))(check_images_like(rgb, format).read([0]))
+        read = Preprocess((HEIGHT, WIDTH))(check_images_like(rgb, format).read([0]))
 
         np.testing.assert_allclose(
-            seen[0, :, :HEIGHT, :WIDTH].permute(1, 2, 0), rgb[0] / 255, rtol=1e-6
+            read[0, :, :HEIGHT, :WIDTH].permute(1, 2, 0), rgb[0] / 255, rtol=1e-6
         )

@@ -14,9 +14,9 @@ from torch.utils.data import IterableDataset, Subset, TensorDataset
 
 import skfp._data.sources
 from skfp import FeaturePredictionEncoder, PixelAutoencoder
-from skfp._data.image_set import as_array, check_images
-from skfp._data.sources import Source, as_source, to_device
-from skfp._features.extractor import BATCH_SIZE
+from skfp._data import Source, as_array, check_images
+from skfp._data.sources import as_source, to_device
+from skfp._features import BATCH_SIZE
 
 N_IMAGES = 300
 
@@ -233,8 +233,8 @@ class TestReading:
         assert max(stop - start for start, stop in rows.slices) == BATCH_SIZE
         assert sum(stop - start for start, stop in rows.slices) == 2 * N_IMAGES
 
-    def test_floats_are_looked_through_in_parts(self, images, monkeypatch):
-        monkeypatch.setattr(skfp._data.sources, "PART_BYTES", 10 * images[0].size * 8)
+    def test_the_range_of_floats_is_found_chunk_by_chunk(self, images, monkeypatch):
+        monkeypatch.setattr(skfp._data.sources, "CHUNK_BYTES", 10 * images[0].size * 8)
         rows = RowsOnly(images / 255)
 
         check_images(as_array(rows))
@@ -250,7 +250,7 @@ class TestReading:
 
     @pytest.mark.parametrize("dtype", [np.uint8, np.float16, np.uint16])
     def test_held_on_a_device(self, images, monkeypatch, dtype):
-        monkeypatch.setattr(skfp._data.sources, "PART_BYTES", 1_000)
+        monkeypatch.setattr(skfp._data.sources, "CHUNK_BYTES", 1_000)
         source = as_source(RowsOnly(images.astype(dtype)))
 
         held = to_device(source, torch.device("cpu"))
@@ -284,7 +284,7 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("collection", "words"),
         [
-            (Stream(), "cannot be chosen.*map-style.*partial_fit"),
+            (Stream(), "cannot be indexed.*map-style.*partial_fit"),
             (TensorDataset(torch.zeros(0, 20, 28)), r"0 sample\(s\).*minimum of 1"),
             (RowsOnly(np.zeros((0, 20, 28))), r"shape \(0, 20, 28\).*Expected images"),
             (RowsOnly(np.zeros((3, 0))), r"shape \(3, 0\).*Expected images"),
@@ -313,7 +313,7 @@ class TestRefusals:
             fitted.transform(dataset)
 
     def test_other_images_than_in_fit(self, fitted, noise, tmp_path):
-        with pytest.raises(ValueError, match="fit has seen"):
+        with pytest.raises(ValueError, match="fitted on images of shape"):
             fitted.transform(hdf5(noise(4, 28, 20, 3), tmp_path))
 
     def test_arrays_that_give_other_rows_than_they_say(self, images):

@@ -240,7 +240,7 @@ class TestRefusals:
 
     @pytest.mark.parametrize("shape", [(2, 28, 20, 3), (2, 20, 28), (2, 28, 20, 1)])
     def test_of_other_images_than_in_fit(self, fitted, shape):
-        with pytest.raises(ValueError, match="fit has seen"):
+        with pytest.raises(ValueError, match="fitted on images of shape"):
             fitted.transform(torch.zeros(shape))
 
     def test_under_16_pixels(self):

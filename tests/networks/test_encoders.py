@@ -1,4 +1,4 @@
-"""The four coders: shapes, parameter counts and layers of the paper."""
+"""Encoders and decoders: shapes, parameter counts and layers of the paper, encoders of the user."""
 
 import pickle
 
@@ -9,7 +9,7 @@ from sklearn.base import clone
 from torch import nn
 
 from skfp import FeaturePredictionEncoder, PixelAutoencoder
-from skfp._networks.encoders import (
+from skfp._networks import (
     IMAGE_ENCODERS,
     CustomEncoder,
     FeatureDecoder,
@@ -26,13 +26,13 @@ def n_parameters(module):
 
 def sides(module, inputs, kind):
     """Sides of the images that come out of each layer of a kind."""
-    seen = []
+    shapes = []
     for layer in module.modules():
         if isinstance(layer, kind):
-            layer.register_forward_hook(lambda *args: seen.append(tuple(args[-1].shape[1:])))
+            layer.register_forward_hook(lambda *args: shapes.append(tuple(args[-1].shape[1:])))
     with torch.inference_mode():
         module(inputs)
-    return seen
+    return shapes
 
 
 class TestParameterCounts:
@@ -58,21 +58,21 @@ class TestShapes:
         ("side", "expected"), [(64, (31, 14, 6, 2)), (96, (47, 22, 10, 4))], ids=["64", "96"]
     )
     def test_image_encoder_sides(self, side, expected):
-        seen = sides(
+        shapes = sides(
             ImageEncoder((side, side), z=5).eval(), torch.zeros(1, 3, side, side), nn.Conv2d
         )
 
         channels = (32, 64, 128, 256)
-        assert seen == [(c, s, s) for c, s in zip(channels, expected, strict=True)]
+        assert shapes == [(c, s, s) for c, s in zip(channels, expected, strict=True)]
 
     @pytest.mark.parametrize(
         ("side", "expected"), [(64, (5, 13, 30, 64)), (96, (9, 21, 46, 96))], ids=["64", "96"]
     )
     def test_image_decoder_sides(self, side, expected):
-        seen = sides(ImageDecoder(5, (side, side)).eval(), torch.zeros(1, 5), nn.ConvTranspose2d)
+        shapes = sides(ImageDecoder(5, (side, side)).eval(), torch.zeros(1, 5), nn.ConvTranspose2d)
 
         channels = (128, 64, 32, 3)
-        assert seen == [(c, s, s) for c, s in zip(channels, expected, strict=True)]
+        assert shapes == [(c, s, s) for c, s in zip(channels, expected, strict=True)]
 
     @pytest.mark.parametrize("size", [(64, 64), (64, 65), (79, 80), (97, 64), (100, 140)])
     def test_any_size_from_64_up(self, size):
@@ -237,7 +237,7 @@ class Tied(nn.Module):
         return self.other(torch.relu(self.one(self.maps(images).mean((2, 3)))))
 
 
-class TestOwnEncoder:
+class TestCustomEncoder:
     def test_tied_weights_stay_tied(self, frames, tmp_path):
         """Also in a checkpoint, whose format has no shared memory."""
         parameters = {"z": 2, "encoder": Tied, "max_epochs": 2, "random_state": 0}

@@ -7,14 +7,14 @@ import pytest
 import torch
 from torch import nn
 
-from skfp._data.preprocess import Preprocess
-from skfp._features.extractor import PCAProjection
+from skfp._data import Preprocess
+from skfp._features import PCAProjection
 from skfp._loss_network import FrozenNetwork
-from skfp._networks.losses import (
-    ComponentPredictionLoss,
+from skfp._networks import (
     FeaturePredictionLoss,
     PerceptualLoss,
     PixelLoss,
+    ProjectedFeatureLoss,
     variational_term,
 )
 
@@ -73,7 +73,7 @@ class TestFeaturePredictionLoss:
         assert loss.item() == pytest.approx((4 + 1 + 9) / 6)
 
 
-class TestComponentPredictionLoss:
+class TestProjectedFeatureLoss:
     def test_by_hand(self):
         # One image of three features (1, 5, 2), mean (1, 1, 0), one component (0, 1, 0):
         # its coefficient is 4, and the part outside the component is (0, 0, 2).
@@ -84,7 +84,7 @@ class TestComponentPredictionLoss:
         )
         targets = components(torch.tensor([[1.0, 5.0, 2.0]]))
 
-        loss = ComponentPredictionLoss(n_features=3)(torch.tensor([[1.0]]), targets)
+        loss = ProjectedFeatureLoss(n_features=3)(torch.tensor([[1.0]]), targets)
 
         # The decoded features are (1, 2, 0): squared errors 0, 9, 4.
         assert loss.item() == pytest.approx(13 / 3)
@@ -102,7 +102,7 @@ class TestComponentPredictionLoss:
             *(torch.from_numpy(part).float() for part in (mean, basis)), torch.tensor(0.5)
         )
         targets = components(torch.from_numpy(features).float())
-        loss = ComponentPredictionLoss(n_features)(torch.from_numpy(predicted).float(), targets)
+        loss = ProjectedFeatureLoss(n_features)(torch.from_numpy(predicted).float(), targets)
 
         assert loss.item() == pytest.approx(expected, rel=1e-5)
 
@@ -114,7 +114,7 @@ class TestComponentPredictionLoss:
         compressed = torch.from_numpy(random.normal(size=(5, 3))).requires_grad_()
         full = compressed.detach().clone().requires_grad_()
 
-        ComponentPredictionLoss(12)(compressed, components(features)).backward()
+        ProjectedFeatureLoss(12)(compressed, components(features)).backward()
         FeaturePredictionLoss()(full @ basis + features.mean(dim=0), features).backward()
 
         torch.testing.assert_close(compressed.grad, full.grad)

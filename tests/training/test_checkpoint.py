@@ -1,9 +1,7 @@
 """Training goes on where it was broken off, and ends as if it had not been."""
 
-import copy
 import functools
 import json
-import pickle
 
 import numpy as np
 import pytest
@@ -13,7 +11,7 @@ from sklearn.base import clone
 from skorch.callbacks import Callback
 from torch import nn
 
-from skfp import FeaturePredictionEncoder, LossNetwork, PixelAutoencoder
+from skfp import FeaturePredictionEncoder, PixelAutoencoder
 from skfp._utils.tensor_file import read_tensors, write_tensors
 
 
@@ -95,7 +93,7 @@ class TestResume:
         ).fit(frames)
         assert_same_training(done, again)
 
-    def test_where_it_computes_and_what_it_tells_may_change(self, frames, tmp_path, capsys):
+    def test_where_it_computes_and_what_it_prints_may_change(self, frames, tmp_path, capsys):
         make = FeaturePredictionEncoder(
             z=3, max_epochs=3, checkpoint_dir=tmp_path / "cp", callbacks=[BreakOff(2)]
         )
@@ -103,8 +101,8 @@ class TestResume:
             make.fit(frames)
         make.set_params(callbacks=None, verbose=1, device="cpu", memory=str(tmp_path / "memory"))
         assert make.fit(frames).n_epochs_ == 3
-        assert "epoch 1/3" not in (lines := capsys.readouterr().out)
-        assert "epoch 2/3" in lines
+        lines = capsys.readouterr().out.splitlines()
+        assert [line.split()[0] for line in lines if line.split()[0].isdigit()] == ["2", "3"]
 
 
 class NotFinite(nn.Module):
@@ -113,7 +111,7 @@ class NotFinite(nn.Module):
     def __init__(self, size):
         super().__init__()
         self.maps = nn.Conv2d(3, 2, 16, stride=16)
-        self.register_buffer("n_evaluated", torch.tensor(-1))  # not counting the first look
+        self.register_buffer("n_evaluated", torch.tensor(-1))  # not counting the first pass
 
     def forward(self, images):
         maps = self.maps(images)
@@ -161,7 +159,7 @@ class TestRefusals:
         return tmp_path
 
     @pytest.mark.parametrize(
-        ("parameters", "told"),
+        ("parameters", "words"),
         [
             ({"lr": 0.1}, "lr was 0.001 and is 0.1"),
             ({"z": 4}, "z was 3 and is 4"),
@@ -170,11 +168,11 @@ class TestRefusals:
             ({"random_state": None}, "random_state was 0 and is None"),
         ],
     )
-    def test_other_parameters_are_named(self, frames, folder, parameters, told):
+    def test_other_parameters_are_named(self, frames, folder, parameters, words):
         other = PixelAutoencoder(
             **{"z": 3, "max_epochs": 1, "random_state": 0, **parameters}, checkpoint_dir=folder
         )
-        with pytest.raises(ValueError, match=told):
+        with pytest.raises(ValueError, match=words):
             other.fit(frames)
 
     @pytest.mark.parametrize(
@@ -185,7 +183,7 @@ class TestRefusals:
         ],
         ids=["lambdas", "partials"],
     )
-    def test_another_encoder_of_the_same_name_is_seen(self, frames, tmp_path, one, other):
+    def test_another_encoder_of_the_same_name_is_refused(self, frames, tmp_path, one, other):
         encoder = PixelAutoencoder(
             z=3, encoder=one, max_epochs=2, random_state=0, checkpoint_dir=tmp_path
         )
@@ -212,7 +210,7 @@ class TestRefusals:
         (file,) = folder.glob("*.safetensors")
         file.write_bytes(file.read_bytes()[:-100])
         again = PixelAutoencoder(z=3, max_epochs=1, random_state=0, checkpoint_dir=folder)
-        with pytest.raises(ValueError, match=r"no whole safetensors file.*Delete it"):
+        with pytest.raises(ValueError, match=r"not a complete safetensors file.*Delete it"):
             again.fit(frames)
 
     def test_a_file_of_another_version_is_not_read(self, frames, folder):
@@ -240,221 +238,23 @@ def test_the_file_holds_the_whole_state_and_no_code(frames, tmp_path):
     tensors, header = read_tensors(file)
     assert json.loads(json.dumps(header)) == header
     assert {name.split(".")[0] for name in tensors} == {
-        *("module", "best", "optimizer", "random", "target"),
+        *("module", "best", "optimizer", "random", "projection"),
     }
     assert [row["epoch"] for row in header["history"]] == [1, 2]
     assert header["schedule"]["last_epoch"] == 2 * 2  # steps: 12 images to learn from, in sixes
 
 
-class TestWarmStart:
-    def test_goes_on_from_the_weights_of_the_last_fit(self, procedure, frames):
-        class Start(Callback):
-            def on_train_begin(self, net, **kwargs):
-                self.weights_ = copy.deepcopy(net.module_.encoder.state_dict())
-
-        encoder = procedure(max_epochs=2, batch_size=6, warm_start=True).fit(frames)
-        first, learned = losses(encoder), copy.deepcopy(encoder.encoder_.state_dict())
-        encoder.set_params(callbacks=[start := Start()]).fit(frames)
-        assert all(torch.equal(start.weights_[name], learned[name]) for name in learned)
-        assert losses(encoder)[:2] == first
-        assert [row["epoch"] for row in encoder.history_] == [1, 2, 3, 4]
-        assert encoder.best_epoch_ in (3, 4)
-
-    def test_the_first_fit_begins_anew(self, frames):
-        cold, warm = (
-            PixelAutoencoder(z=3, max_epochs=2, random_state=0, warm_start=warm).fit(frames)
-            for warm in (False, True)
-        )
-        assert_same_training(cold, warm)
-
-    @pytest.mark.parametrize(
-        ("name", "value"),
-        [
-            *(("z", 5), ("encoder", "features"), ("encoder", "small"), ("gamma", 1.0)),
-            ("encoder", lambda size: nn.AvgPool2d(8)),
-            *(("loss_network", "vgg16"), ("loss_network", LossNetwork(pool=2))),
-            *(("loss_network", nn.AvgPool2d(8)), ("target_components", 1)),
-        ],
-    )
-    def test_other_networks_are_refused(self, frames, name, value):
-        encoder = FeaturePredictionEncoder(z=3, max_epochs=1, warm_start=True).fit(frames)
-        with pytest.raises(ValueError, match=f"{name}.* was .* and is .*warm_start=False"):
-            encoder.set_params(**{name: value}).fit(frames)
-
-    def test_the_variance_head_does_not_outlive_gamma(self, frames):
-        encoder = PixelAutoencoder(z=3, gamma=1.0, max_epochs=1, warm_start=True).fit(frames)
-        with pytest.raises(ValueError, match="gamma > 0 was True and is False"):
-            encoder.set_params(gamma=0.0).fit(frames)
-
-    @pytest.mark.parametrize(
-        "parameters",
-        [
-            {"loss_network": LossNetwork("alexnet", pool=2)},
-            {"loss_network": [LossNetwork("alexnet", pool=2), nn.AvgPool2d(8)]},
-            {"loss_network": nn.AvgPool2d(8), "encoder": functools.partial(pooled, side=16)},
-        ],
-        ids=["described", "several", "of the user's"],
-    )
-    def test_again_and_again_also_as_a_copy(self, frames, parameters):
-        encoder = FeaturePredictionEncoder(
-            z=3, max_epochs=1, gamma=0.1, warm_start=True, random_state=0, **parameters
-        )
-        for n_epochs in (1, 2, 3, 4):
-            assert encoder.fit(frames).n_epochs_ == n_epochs
-            encoder = copy.deepcopy(encoder)
-
-    def test_other_images_than_before_are_refused(self, frames):
-        encoder = FeaturePredictionEncoder(z=3, max_epochs=1, warm_start=True).fit(frames)
-        with pytest.raises(ValueError, match="fit has seen images of shape"):
-            encoder.fit(frames[:, :48, :48])
-
-    def test_with_a_checkpoint_it_resumes_the_same_continuation_only(self, frames, tmp_path):
-        def start():
-            return PixelAutoencoder(
-                z=3, max_epochs=3, batch_size=6, random_state=0, warm_start=True
-            ).fit(frames)
-
-        unbroken = start().fit(frames)
-        broken = start().set_params(checkpoint_dir=tmp_path, callbacks=[BreakOff(2)])
-        with pytest.raises(SystemExit):
-            broken.fit(frames)
-        resumed = start().set_params(checkpoint_dir=tmp_path).fit(frames)
-        assert_same_training(resumed, unbroken)
-        with pytest.raises(ValueError, match="weights before was"):
-            resumed.fit(frames)
-
-    def test_an_interrupt_before_the_first_epoch_leaves_the_encoder_as_it_was(self, frames):
-        class Interrupt(Callback):
-            def on_batch_end(self, net, training, **kwargs):
-                if training:
-                    raise KeyboardInterrupt
-
-        encoder = PixelAutoencoder(
-            z=3, max_epochs=1, batch_size=4, random_state=0, warm_start=True
+def test_a_warm_start_resumes_the_same_continuation_only(frames, tmp_path):
+    def start():
+        return PixelAutoencoder(
+            z=3, max_epochs=3, batch_size=6, random_state=0, warm_start=True
         ).fit(frames)
-        before = encoder.transform(frames)
-        with pytest.raises(KeyboardInterrupt):
-            encoder.set_params(callbacks=[Interrupt()]).fit(frames)
-        np.testing.assert_array_equal(encoder.transform(frames), before)
 
-
-class TestFailure:
-    """What ends a fit leaves what an earlier fit has learned."""
-
-    class End(Callback):
-        def __init__(self, error):
-            self.error = error
-
-        def on_batch_end(self, net, **kwargs):
-            raise self.error
-
-    @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError, SystemExit])
-    @pytest.mark.parametrize("warm_start", [False, True])
-    def test_leaves_the_estimator_as_it_was(self, frames, error, warm_start):
-        encoder = FeaturePredictionEncoder(
-            z=3, max_epochs=1, random_state=0, warm_start=warm_start
-        ).fit(frames)
-        before, embedding = dict(vars(encoder)), encoder.transform(frames)
-        images = frames if warm_start else np.pad(frames, [(0, 0), (8, 8), (8, 8), (0, 0)])
-        encoder.set_params(callbacks=[self.End(error)])
-        with pytest.raises(error):
-            encoder.fit(images)
-        assert vars(encoder).keys() == before.keys()
-        np.testing.assert_array_equal(encoder.transform(frames), embedding)
-        assert np.isfinite(encoder.score(frames))
-        pickle.loads(pickle.dumps(encoder.set_params(callbacks=None)))
-
-    def test_leaves_no_trace_in_an_estimator_that_was_not_fitted(self, frames):
-        encoder = PixelAutoencoder(z=3, callbacks=[self.End(RuntimeError)])
-        before = dict(vars(encoder))
-        with pytest.raises(RuntimeError):
-            encoder.fit(frames)
-        assert vars(encoder) == before
-
-    def test_divergence_leaves_it_too(self, frames):
-        encoder = PixelAutoencoder(z=3, max_epochs=1, random_state=0).fit(frames)
-        embedding = encoder.transform(frames)
-        encoder.set_params(callbacks=[TestDivergence.Poison(1)])
-        with pytest.raises(ValueError, match="diverged"):
-            encoder.fit(frames[:, :48, :48])
-        np.testing.assert_array_equal(encoder.transform(frames), embedding)
-
-
-class TestDivergence:
-    class Poison(Callback):
-        """Makes the weights infinite in the middle of an epoch."""
-
-        def __init__(self, epoch):
-            self.epoch = epoch
-
-        def on_batch_begin(self, net, training, **kwargs):
-            if training and len(net.history) == self.epoch:
-                with torch.no_grad():
-                    next(net.module_.decoder.parameters()).fill_(float("nan"))
-
-    def test_it_stops_and_keeps_the_best_epoch(self, procedure, frames):
-        with pytest.warns(UserWarning, match=r"diverged in epoch 3: the loss is nan.*Lower lr="):
-            encoder = procedure(max_epochs=9, callbacks=[self.Poison(3)]).fit(frames)
-        assert encoder.n_epochs_ == 3
-        assert encoder.best_epoch_ in (1, 2)
-        assert np.isfinite(encoder.transform(frames)).all()
-
-    def test_in_the_first_epoch_there_is_nothing_to_keep(self, frames):
-        encoder = PixelAutoencoder(z=3, max_epochs=9, callbacks=[self.Poison(1)])
-        with pytest.raises(ValueError, match=r"diverged in epoch 1.*to 0\.0001 for example"):
-            encoder.fit(frames)
-
-
-class TestOutOfMemory:
-    class SmallDevice(Callback):
-        """Runs out of memory whenever more than so many images pass through at a time."""
-
-        def __init__(self, n_images):
-            self.n_images = n_images
-
-        def on_train_begin(self, net, **kwargs):
-            def refuse(module, inputs):
-                if module.training and len(inputs[0]) > self.n_images:
-                    raise torch.OutOfMemoryError("simulated")
-
-            self.hook_ = net.module_.register_forward_pre_hook(refuse)
-
-        def on_train_end(self, net, **kwargs):
-            self.hook_.remove()
-
-    def test_batches_pass_through_in_parts(self, frames):
-        parameters = {"z": 3, "max_epochs": 2, "batch_size": 12, "random_state": 0}
-        # Features in, no BatchNorm: gradients of parts then add up to those of the whole.
-        parameters |= {"encoder": "features"}
-        whole = FeaturePredictionEncoder(**parameters).fit(frames)
-        with pytest.warns(RuntimeWarning, match="out of memory for 12 images.*in 2 parts"):
-            parts = FeaturePredictionEncoder(**parameters, callbacks=[self.SmallDevice(6)]).fit(
-                frames
-            )
-        np.testing.assert_allclose(losses(parts), losses(whole), rtol=1e-4)
-
-    def test_embedding_passes_through_in_halves(self, frames):
-        few = 5
-
-        class Network(nn.AvgPool2d):
-            """Runs out of memory for more than a few images."""
-
-            def forward(self, images):
-                if len(images) > few:
-                    raise torch.OutOfMemoryError("simulated")
-                return super().forward(images)
-
-        parameters = {"z": 3, "max_epochs": 1, "encoder": "features", "random_state": 0}
-        whole = PixelAutoencoder(loss_network=nn.AvgPool2d(8), **parameters).fit(frames)
-        with pytest.warns(RuntimeWarning, match="out of memory for 16 images at a time"):
-            halves = PixelAutoencoder(loss_network=Network(8), **parameters).fit(frames)
-        with pytest.warns(RuntimeWarning, match="in halves"):
-            np.testing.assert_array_equal(halves.transform(frames), whole.transform(frames))
-
-    def test_one_image_that_does_not_fit_is_an_error(self, frames):
-        encoder = PixelAutoencoder(z=3, max_epochs=1, callbacks=[self.SmallDevice(0)])
-        with (
-            pytest.raises(torch.OutOfMemoryError),
-            pytest.warns(RuntimeWarning, match="out of memory for 2 images"),
-        ):
-            encoder.fit(frames)
+    unbroken = start().fit(frames)
+    broken = start().set_params(checkpoint_dir=tmp_path, callbacks=[BreakOff(2)])
+    with pytest.raises(SystemExit):
+        broken.fit(frames)
+    resumed = start().set_params(checkpoint_dir=tmp_path).fit(frames)
+    assert_same_training(resumed, unbroken)
+    with pytest.raises(ValueError, match="initial weights was"):
+        resumed.fit(frames)

@@ -1,4 +1,4 @@
-"""Training on a stream: one batch of images after another, each seen once."""
+"""Training on a stream: one batch of images after another, each trained on once."""
 
 import pickle
 
@@ -246,16 +246,16 @@ class TestReproducibility:
         assert (torch.rand(1), np.random.rand()) == expected  # noqa: NPY002
 
     def test_order_differs_from_batch_to_batch(self, frames):
-        seen = []
+        sums = []
 
         class Recorder(Callback):
             def on_batch_begin(self, net, batch, training, **kwargs):
-                seen.append(batch[0].flatten(1).sum(dim=1).tolist())
+                sums.append(batch[0].flatten(1).sum(dim=1).tolist())
 
         encoder = PixelAutoencoder(z=2, batch_size=16, random_state=0, callbacks=[Recorder()])
         encoder.partial_fit(frames).partial_fit(frames)
 
-        first, second = seen
+        first, second = sums
         assert sorted(first) == sorted(second)
         assert first != second
 
@@ -290,8 +290,8 @@ class TestBatches:
     @pytest.mark.parametrize(
         ("shape", "message"),
         [
-            ((4, 32, 32, 3), r"shape \(32, 32, 3\), but fit has seen .*\(64, 64, 3\)"),
-            ((4, 64, 64), r"shape \(64, 64\), but fit has seen"),
+            ((4, 32, 32, 3), r"shape \(32, 32, 3\), but .* fitted on .*\(64, 64, 3\)"),
+            ((4, 64, 64), r"shape \(64, 64\), but the encoder was fitted on"),
             ((0, 64, 64, 3), "0 sample"),
         ],
     )
