@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-import os
 from abc import ABCMeta
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from numbers import Integral, Real
+from collections.abc import Iterator
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -18,17 +16,16 @@ from sklearn.base import (
     _fit_context,
 )
 from sklearn.utils import gen_batches, metadata_routing
-from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch.nn import functional as F
 
 from ._data import ImageSet, Reading, as_array, check_images, check_images_like, kind_of
-from ._data.formats import MIN_NETWORK_SIDE
 from ._export import ExportMixin
 from ._features import BATCH_SIZE, compute_rows
 from ._fitting import fit_networks, fit_networks_to_batch
-from ._loss_network import LossNetwork, describe
-from ._networks import FEATURE_ENCODERS, IMAGE_ENCODERS, Architecture, fold_batch_norm
+from ._loss_network import describe
+from ._networks import Architecture, fold_batch_norm
+from ._parameters import EncoderParameters
 from ._saving import SavingMixin
 from ._state import FittedState
 from ._utils.devices import choose_device, on_device
@@ -51,53 +48,12 @@ class BaseImageEncoder(
     ExportMixin,
     ClassNamePrefixFeaturesOutMixin,
     TransformerMixin,
-    BaseEstimator,
+    EncoderParameters,
     metaclass=ABCMeta,
 ):
     """Base of the estimators; each names its loss and its defaults."""
 
     _LOSS: ClassVar[str]  # as in Architecture
-
-    _parameter_constraints: ClassVar[dict[str, list]] = {
-        "z": [Interval(Integral, 1, None, closed="left")],
-        "encoder": [StrOptions({*FEATURE_ENCODERS, *IMAGE_ENCODERS}), callable],
-        "loss_network": [str, os.PathLike, callable, LossNetwork, list, tuple],
-        "max_epochs": [Interval(Integral, 1, None, closed="left")],
-        "random_state": ["random_state"],
-        "image_shape": [tuple, list, None],
-        "value_range": [StrOptions({"auto"}), tuple, list],
-        "channels": [StrOptions({"auto", "rgba", "mean", "pca"}), tuple, list],
-        "resize": [
-            StrOptions({"auto", "tile"}),
-            Interval(Integral, MIN_NETWORK_SIDE, None, closed="left"),
-            tuple,
-            list,
-        ],
-        "batch_size": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
-        "lr": [Interval(Real, 0, None, closed="neither")],
-        "lr_schedule": [StrOptions({"one-cycle"}), None],
-        "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
-        "patience": [Interval(Integral, 1, None, closed="left")],
-        "gamma": [Interval(Real, 0, None, closed="left")],
-        "warm_start": ["boolean"],
-        "memory": [str, os.PathLike, HasMethods("cache"), None],
-        "checkpoint_dir": [str, os.PathLike, None],
-        "device": [str, torch.device],
-        "verbose": ["verbose"],
-        "callbacks": [list, tuple, None],
-        "net_params": [dict, None],
-    }
-
-    _PAPER_SETTINGS: ClassVar[dict[str, Any]] = {
-        "resize": "tile",
-        "max_epochs": 50,
-        "batch_size": 512,
-        "lr": 1e-3,
-        "lr_schedule": None,
-        "validation_fraction": 0.2,
-        "patience": 10,
-        "net_params": {"autocast": False},
-    }
 
     _state: FittedState
     # `transform` takes `out` in the call; meta-estimators never route it.
@@ -115,80 +71,6 @@ class BaseImageEncoder(
     n_parameters_ = property(lambda self: self._state.n_parameters)
     image_shape_ = property(lambda self: self._state.format.image_shape)
     n_features_in_ = property(lambda self: math.prod(self._state.format.shape))
-
-    def __init__(
-        self,
-        z: int = 128,
-        *,
-        encoder: str | Callable = "image",
-        loss_network: Any = "alexnet",
-        max_epochs: int = 50,
-        random_state: Any = None,
-        image_shape: Sequence[int] | None = None,
-        value_range: str | Sequence[float] = "auto",
-        channels: str | Sequence[int] = "auto",
-        resize: str | int | Sequence[int] = "auto",
-        batch_size: int | str = "auto",
-        lr: float = 1e-3,
-        lr_schedule: str | None = None,
-        validation_fraction: float = 0.2,
-        patience: int = 10,
-        gamma: float = 0.0,
-        warm_start: bool = False,
-        memory: Any = None,
-        checkpoint_dir: str | os.PathLike[str] | None = None,
-        device: str | torch.device = "auto",
-        verbose: int = 0,
-        callbacks: Sequence[Any] | None = None,
-        net_params: Mapping[str, Any] | None = None,
-    ) -> None:
-        self.z = z
-        self.encoder = encoder
-        self.loss_network = loss_network
-        self.max_epochs = max_epochs
-        self.random_state = random_state
-        self.image_shape = image_shape
-        self.value_range = value_range
-        self.channels = channels
-        self.resize = resize
-        self.batch_size = batch_size
-        self.lr = lr
-        self.lr_schedule = lr_schedule
-        self.validation_fraction = validation_fraction
-        self.patience = patience
-        self.gamma = gamma
-        self.warm_start = warm_start
-        self.memory = memory
-        self.checkpoint_dir = checkpoint_dir
-        self.device = device
-        self.verbose = verbose
-        self.callbacks = callbacks
-        self.net_params = net_params
-
-    @classmethod
-    def with_paper_settings(cls, z: int = 128, **parameters: Any) -> Self:
-        """Make an estimator that trains as the paper did, instead of with this package's defaults.
-
-        Batches of 512, 50 epochs, and Adam at a constant learning rate of 1e-3; feature prediction
-        of all features instead of their principal components; encoders of features that normalise
-        nothing; float32 on any device. The paper validates on the last fifth of the images: pass
-        that as `X_val` to repeat it exactly.
-
-        Parameters
-        ----------
-        z : int, default=128
-            Size of the embedding.
-        **parameters
-            Any other parameters of the estimator.
-
-        Returns
-        -------
-        estimator : object
-            Not fitted yet.
-        """
-        if parameters.get("encoder") == "features":
-            parameters["encoder"] = "paper-features"
-        return cls(z, **{**cls._PAPER_SETTINGS, **parameters})
 
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X: Any, y: Any = None, *, X_val: Any = None) -> Self:
@@ -428,9 +310,6 @@ class BaseImageEncoder(
             loss_network=describe(self.loss_network),
         )
 
-    def _batch_size(self) -> int:
-        return 128 if self.batch_size == "auto" else int(self.batch_size)
-
     def _check_images(self, X: Any, *, reset: bool = False) -> tuple[ImageSet, np.ndarray | None]:
         """Check images against those in fit, or find their format; return them and column names."""
         resize = self._resize() if reset else self._state.format.resize
@@ -452,19 +331,6 @@ class BaseImageEncoder(
             return check_images_like(array, kind, self._state.format), names
         reading = Reading(self.image_shape, self.value_range, self.channels, resize)
         return check_images(array, kind, reading), names
-
-    def _resize(self) -> Any:
-        """Check the parameter `resize`."""
-        resize: Any = self.resize
-        if isinstance(resize, str | Integral):
-            return resize
-        sides: tuple[Any, ...] = tuple(resize)
-        if len(sides) != 2 or not all(isinstance(s, int | np.integer) and s >= 64 for s in sides):
-            raise ValueError(
-                f"resize is {self.resize!r}. Expected the shorter side or (height, width), of at "
-                'least 64 pixels, "auto" or "tile".'
-            )
-        return tuple(int(side) for side in sides)
 
     def _check_n_samples(self, n_images: int, has_validation_images: bool) -> None:
         if n_images < 2 and not has_validation_images:

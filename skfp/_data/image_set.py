@@ -170,7 +170,7 @@ def _stack(items: Sequence[Any], resize: Any) -> Any:
     if (isinstance(first, np.ndarray) and first.ndim < 2) or isinstance(first, torch.Tensor):
         arrays = list(items)
     else:
-        arrays = [image_array(item, row) for row, item in enumerate(items)]
+        arrays = list(map(image_array, items))
         if any(a.ndim == 3 for a in arrays) and any(isinstance(i, Image.Image) for i in items):
             arrays = [a if a.ndim == 3 else np.repeat(a[..., None], 3, axis=2) for a in arrays]
     if len({tuple(np.shape(array)) for array in arrays}) > 1:

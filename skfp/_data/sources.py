@@ -166,12 +166,18 @@ class ItemSource(Source):
         return np.stack([self._image(row) for row in rows.tolist()])
 
     def _image(self, row: int) -> np.ndarray:
-        image = image_array(self._items[row], row)
+        image = self._array(row)
         if self._mixed_sizes and image.ndim == 2:
             image = image[:, :, None]
         if hasattr(self, "shape"):
             self._check(image, row)
         return image
+
+    def _array(self, row: int) -> np.ndarray:
+        try:
+            return image_array(self._items[row])
+        except TypeError as error:
+            raise TypeError(f"Row {row} of X: {error}.") from error
 
     def _check(self, image: np.ndarray, row: int) -> None:
         shape = _shape_of(image, self._mixed_sizes)
@@ -184,7 +190,7 @@ class ItemSource(Source):
             )
 
 
-def image_array(item: Any, row: int) -> np.ndarray:
+def image_array(item: Any) -> np.ndarray:
     """Return the image of an item as an array: the item, its first entry, or what it encodes."""
     image = item[0] if isinstance(item, tuple | list) and item else item
     if isinstance(image, dict) and ("image" in image or "img" in image):
@@ -200,8 +206,8 @@ def image_array(item: Any, row: int) -> np.ndarray:
     if isinstance(image, np.ndarray) and image.dtype.kind in "biuf":
         return image
     raise TypeError(
-        f"Row {row} of X is a {type(item).__name__}. Expected an image (an array, a tensor, a PIL "
-        "image, or the bytes of an image file), or a tuple that begins with one."
+        f"a {type(item).__name__} is not an image. Expected an array, a tensor, a PIL image, the "
+        "bytes of an image file, or a tuple that begins with one"
     )
 
 
