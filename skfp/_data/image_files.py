@@ -48,7 +48,10 @@ def load(
     elif isinstance(item, Image.Image):
         pixels = to_array(item, background)
     else:
-        pixels = image_array(item)
+        try:
+            pixels = image_array(item)
+        except TypeError as error:
+            raise TypeError(f"a {type(item).__name__} is neither a path nor an image") from error
     if pixels.ndim == 3 and pixels.shape[2] not in (1, 3, 4) and pixels.shape[0] in (1, 3, 4):
         pixels = pixels.transpose(1, 2, 0)  # a tensor, channels first
     image = Image.fromarray(_to_uint8(pixels, value_range).squeeze())
