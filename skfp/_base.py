@@ -80,12 +80,12 @@ class BaseImageEncoder(
         ----------
         X : array-like of shape (n, height, width, channels), (n, channels, height, width), \
                 (n, height, width) or (n, n_pixels)
-            Images, at least 16 by 16 pixels, with 1 (grey), 3 (RGB) or 4 (RGBA, alpha ignored)
-            channels. uint8 is read as 0 to 255, floats in [0, 1] as they are, any other range is
-            scaled by the least and greatest value of X. Images of less than 64 pixels are tiled.
-            A :class:`numpy.memmap`, an HDF5 or zarr array, or any object with `shape`, `dtype`
-            and `ndim` that reads slices of its rows is read batch by batch, never whole; so is a
-            map-style :class:`torch.utils.data.Dataset` of images or (image, ...) tuples.
+            Images of any number of channels, at least 2 by 2 pixels; see `value_range`, `channels`
+            and `resize` for how they are read. Lists, columns of tables and generators of arrays,
+            tensors or PIL images work too. A :class:`numpy.memmap`, an HDF5 or zarr array, or any
+            object with `shape`, `dtype` and `ndim` that reads slices of its rows is read batch by
+            batch, never whole; so is a map-style :class:`torch.utils.data.Dataset` of images or
+            (image, ...) tuples.
         y : Ignored
             Not used, present by convention.
         X_val : array-like, default=None
