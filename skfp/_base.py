@@ -313,7 +313,7 @@ class BaseImageEncoder(
     def _check_images(self, X: Any, *, reset: bool = False) -> tuple[ImageSet, np.ndarray | None]:
         """Check images against those in fit, or find their format; return them and column names."""
         resize = self._resize() if reset else self._state.format.resize
-        array, kind = as_array(X, resize), kind_of(X)
+        array = as_array(X, resize)
         if not reset and array.ndim == 2 and array.shape == self._state.format.shape[:2]:
             raise ValueError(
                 f"X has the shape {tuple(array.shape)} of one image in fit. Pass a single image as "
@@ -327,6 +327,7 @@ class BaseImageEncoder(
             rows = X if is_table or isinstance(X, np.ndarray | list) else array
             validate_data(columns, rows, skip_check_array=True, reset=reset)
         names = getattr(columns, "feature_names_in_", None)
+        kind = kind_of(X, array)
         if not reset:
             return check_images_like(array, kind, self._state.format), names
         reading = Reading(self.image_shape, self.value_range, self.channels, resize)
@@ -356,9 +357,8 @@ class BaseImageEncoder(
 
 def _check_validation_images(X_val: Any, images: ImageSet) -> ImageSet:
     try:
-        return check_images_like(
-            as_array(X_val, images.format.resize), kind_of(X_val), images.format
-        )
+        array = as_array(X_val, images.format.resize)
+        return check_images_like(array, kind_of(X_val, array), images.format)
     except (TypeError, ValueError) as error:
         # Not of a subclass, which may need other arguments than a message.
         kind = TypeError if isinstance(error, TypeError) else ValueError

@@ -13,12 +13,15 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 from joblib import Parallel, delayed
-from PIL import Image
+from PIL import Image, ImageColor
 from sklearn.base import BaseEstimator, TransformerMixin, _fit_context
 from sklearn.utils import gen_batches
 from sklearn.utils._param_validation import Interval, StrOptions
+from torch.utils.data import DataLoader
 
 from ._data.image_files import deep_pixels, load
+from ._data.pil import advice
+from ._data.sources import as_cells, encoded_image
 from ._data.value_range import check_value_range
 
 _CHUNK = 64
@@ -176,6 +179,7 @@ class ImageLoader(  # type: ignore[call-arg]
         """
         self._validate_params()
         size = self._height_and_width()
+        ImageColor.getrgb(self.background)  # refuses unknown colours
         items = _as_items(X)
         height, width = size or self._size_of_first(items)
         channels = (3,) if self.mode == "RGB" else ()
@@ -247,7 +251,7 @@ class ImageLoader(  # type: ignore[call-arg]
         """Height and width of the first image that can be read."""
         for row, item in enumerate(items):
             try:
-                height, width = load(item, None, "L", None, self.background).shape
+                height, width = load(item, None, "L", self.background).shape
             except Exception as error:
                 if self.on_error == "raise":
                     raise ValueError(_refusal(row, item, error)) from error
@@ -276,17 +280,18 @@ class ImageLoader(  # type: ignore[call-arg]
 
     def _reader(self, items: Sequence[Any]) -> Callable[[Any], np.ndarray]:
         """Return a function that reads an item with this loader's parameters."""
-        value_range = getattr(self, "value_range_", None) or self._find_range(items)
-        if value_range and self.value_range == "auto" and not hasattr(self, "value_range_"):
+        given = check_value_range(self.value_range)
+        deep = getattr(self, "value_range_", None) or self._find_range(items)
+        if deep and self.value_range == "auto" and not hasattr(self, "value_range_"):
             warnings.warn(
-                f"Images of more than 8 bits are read with the range {value_range}, found in this "
+                f"Images of more than 8 bits are read with the range {deep}, found in this "
                 "call. Call fit on the training images first, or pass value_range, so that other "
                 "images are read alike.",
                 UserWarning,
                 stacklevel=3,
             )
         size = self._height_and_width()
-        return lambda item: load(item, size, self.mode, value_range, self.background)
+        return lambda item: load(item, size, self.mode, self.background, given, deep)
 
     def _fill(
         self,
@@ -327,14 +332,17 @@ class ImageLoader(  # type: ignore[call-arg]
 
 def _as_items(X: Any) -> Sequence[Any]:
     """Paths and images as a sequence, out of any container."""
-    if isinstance(X, str | os.PathLike | Image.Image | bytes | dict):
+    if isinstance(X, DataLoader):
+        raise TypeError("X is a DataLoader. Pass its data set: X.dataset.")
+    if isinstance(X, str | os.PathLike | Image.Image) or encoded_image(X) is not None:
         raise ValueError(
             f"X is one path or image ({_name(X)}). Pass a list: [X], or the files of a folder as "
             "sorted(pathlib.Path(X).rglob('*.png'))."
         )
     if isinstance(X, Iterable) and not hasattr(X, "__array__") and not hasattr(X, "__getitem__"):
         X = list(X)  # a generator, or the values of a dict
-    if not isinstance(X, list | tuple) and (hasattr(X, "__array__") or not hasattr(X, "__len__")):
+    X = as_cells(X)
+    if hasattr(X, "dtype") or hasattr(X, "columns") or not hasattr(X, "__len__"):
         X = np.asarray(X)
         if X.ndim == 2 and X.shape[1] == 1:
             X = X[:, 0]
@@ -349,14 +357,11 @@ def _as_items(X: Any) -> Sequence[Any]:
 
 
 def _refusal(row: int, item: Any, error: Exception | None) -> str:
-    advice = ""
-    if isinstance(error, Image.DecompressionBombError):
-        advice = " If you trust the file, raise PIL.Image.MAX_IMAGE_PIXELS."
-    elif str(item).lower().endswith((".heic", ".heif")):
-        advice = " HEIC files need pillow-heif: pip install pillow-heif."
+    cure = "" if error is None else advice(item, error)
     return (
         f"Row {row} of X ({_name(item)}) cannot be read as an image: {type(error).__name__}: "
-        f'{error}.{advice} Leave it out, or pass on_error="warn" for a black image in its place.'
+        f'{str(error).rstrip(".")}.{cure} Leave it out, or pass on_error="warn" for a black image '
+        "in its place."
     )
 
 

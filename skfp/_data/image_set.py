@@ -27,10 +27,13 @@ from .sources import (
     ItemSource,
     Rows,
     Source,
+    as_cells,
     as_source,
     as_tensor,
     encoded_image,
-    image_array,
+    image_of,
+    is_image,
+    read_item,
     row_chunks,
     to_device,
 )
@@ -107,14 +110,17 @@ def as_array(X: Any, resize: Any = "auto") -> Rows:
         return _check_tensor(X.detach())
     if isinstance(X, DataLoader):
         raise TypeError("X is a DataLoader. Pass its data set: X.dataset is read in batches.")
-    if isinstance(X, Dataset) or _is_image_column(X):
+    if isinstance(X, Image.Image) or encoded_image(X) is not None:
+        raise ValueError(f"X is one image, a {type(X).__name__}. Pass a list: [X].")
+    if _is_data_set(X):
         return _check_source(_as_items(X, resize), type(X).__name__)
     if not isinstance(X, np.ndarray) and isinstance(source := as_source(X), Source):
         return _check_source(source, type(X).__name__)
     if isinstance(X, str | os.PathLike):
         raise ValueError(f"X is {os.fspath(X)!r}, not images. {_LOAD} Expected: {LAYOUTS}.")
-    if hasattr(X, "to_numpy") and (values := X.to_numpy()).dtype.kind in "OU":
-        X = values
+    cells = as_cells(X)
+    if isinstance(cells, list) or np.ndim(cells) > 1:
+        X = cells
     if isinstance(X, np.ndarray) and X.dtype == object and X.ndim and X.size == len(X):
         X = X.ravel().tolist()  # a column of images
     if isinstance(X, Iterable) and not hasattr(X, "__array__") and not hasattr(X, "__getitem__"):
@@ -142,9 +148,15 @@ def as_array(X: Any, resize: Any = "auto") -> Rows:
     return as_source(array)
 
 
-def _is_image_column(X: Any) -> bool:
-    """Tell whether X is a column of a data set of Hugging Face, or a slice of skorch's."""
-    return type(X).__name__ in ("Column", "SliceDataset") and hasattr(X, "__len__")
+def _is_data_set(X: Any) -> bool:
+    """Tell whether X is a data set, of torch, skorch or Hugging Face, or a column of one."""
+    if isinstance(X, Dataset):
+        return True
+    if isinstance(X, list | tuple | dict | memoryview) or hasattr(X, "dtype"):
+        return False
+    if hasattr(X, "columns") or not (hasattr(X, "__len__") and hasattr(X, "__getitem__")):
+        return False
+    return len(X) > 0 and is_image(image_of(X[0]))
 
 
 def _as_items(items: Any, resize: Any) -> ItemSource:
@@ -153,28 +165,32 @@ def _as_items(items: Any, resize: Any) -> ItemSource:
 
 def _stack(items: Sequence[Any], resize: Any) -> Any:
     """Put a list of images into one array, tensor or source."""
-    first = items[0] if items else None
+    if len(items) == 0:
+        raise ValueError("Found array with 0 sample(s) while a minimum of 1 is required.")
+    first = items[0]
     if isinstance(first, str | os.PathLike):
         raise ValueError(
             f"X holds text or paths such as {os.fspath(first)!r}, not numbers. {_LOAD} Expected "
             f"images: {LAYOUTS}."
         )
-    is_image = isinstance(first, np.ndarray | Image.Image) or encoded_image(first) is not None
-    if not (is_image or isinstance(first, torch.Tensor)):
+    if isinstance(first, torch.Tensor) and len({np.shape(item) for item in items}) == 1:
+        return torch.stack([*items])
+    is_item = isinstance(first, tuple | dict) or (
+        isinstance(first, list) and len({np.shape(entry) for entry in first}) > 1
+    )
+    if not (is_image(first) or (is_item and is_image(image_of(first)))):
         try:
             return np.asarray(items)
         except ValueError as error:
             raise ValueError(
                 f"X is a list that is not an array: {error} Expected images: {LAYOUTS}."
             ) from error
-    if (isinstance(first, np.ndarray) and first.ndim < 2) or isinstance(first, torch.Tensor):
-        arrays = list(items)
-    else:
-        arrays = list(map(image_array, items))
-        if any(a.ndim == 3 for a in arrays) and any(isinstance(i, Image.Image) for i in items):
-            arrays = [a if a.ndim == 3 else np.repeat(a[..., None], 3, axis=2) for a in arrays]
+    arrays = [read_item(item, row) for row, item in enumerate(items)]
+    if any(a.ndim == 3 for a in arrays) and not isinstance(first, np.ndarray):
+        # Grey images among colours.
+        arrays = [a if a.ndim == 3 else np.repeat(a[..., None], 3, axis=2) for a in arrays]
     if len({tuple(np.shape(array)) for array in arrays}) > 1:
-        if resize not in ("auto", "tile") and not isinstance(first, torch.Tensor):
+        if resize not in ("auto", "tile"):
             return ItemSource(arrays, mixed_sizes=True)
         row = next(r for r, a in enumerate(arrays) if np.shape(a) != np.shape(arrays[0]))
         raise ValueError(
@@ -182,7 +198,7 @@ def _stack(items: Sequence[Any], resize: Any) -> Any:
             f"{tuple(np.shape(arrays[row]))} in row {row}. Pass resize=(height, width), or "
             "resize them yourself, for example with skfp.ImageLoader."
         )
-    return torch.stack(arrays) if isinstance(first, torch.Tensor) else np.stack(arrays)
+    return np.stack(arrays)
 
 
 def _check_dtype(dtype: np.dtype) -> None:

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
+from typing import Any
+
 import numpy as np
 from PIL import Image, ImageOps
 
 BACKGROUND = "white"
 # Modes whose values are not brightness or are packed, and what they are converted to.
-_CONVERSIONS = {"P": "RGB", "CMYK": "RGB", "YCbCr": "RGB", "LAB": "RGB", "HSV": "RGB"}
+_CONVERSIONS = dict.fromkeys(("P", "CMYK", "YCbCr", "LAB", "HSV", "RGBX"), "RGB")
+
+
+def open_image(file: Any) -> Image.Image:
+    """Open a path or an open file, also a HEIC file if pillow-heif is installed."""
+    _register_heif()
+    return Image.open(file)
 
 
 def to_array(image: Image.Image, background: str = BACKGROUND) -> np.ndarray:
@@ -17,8 +27,34 @@ def to_array(image: Image.Image, background: str = BACKGROUND) -> np.ndarray:
     background, and 16-bit, 32-bit and float pixels keep their values. Pixels of mode "1" are bool.
     """
     image = ImageOps.exif_transpose(image)
-    if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
+    if image.mode == "La":
+        image = image.convert("LA")
+    # A transparent value among deep pixels is left as it is: their colours have no range yet.
+    may_be_clear = "transparency" in image.info and image.mode[0] not in "IF"
+    if image.mode in ("LA", "PA", "RGBA", "RGBa") or may_be_clear:
         image = image.convert("RGBA")
         canvas = Image.new("RGBA", image.size, background)
         image = Image.alpha_composite(canvas, image).convert("RGB")
     return np.asarray(image.convert(_CONVERSIONS.get(image.mode, image.mode)))
+
+
+def advice(item: Any, error: Exception) -> str:
+    """Say how an image that cannot be read might be, if there is a way."""
+    if isinstance(error, Image.DecompressionBombError):
+        return " If you trust the file, raise PIL.Image.MAX_IMAGE_PIXELS."
+    if str(item).lower().endswith((".heic", ".heif")) or b"ftyphei" in _head(item):
+        return " HEIC files need pillow-heif: pip install pillow-heif."
+    return ""
+
+
+def _head(item: Any) -> bytes:
+    content = item.get("bytes") if isinstance(item, dict) else item
+    return bytes(content[:32]) if isinstance(content, bytes | bytearray) else b""
+
+
+@functools.cache
+def _register_heif() -> None:
+    with contextlib.suppress(ImportError):
+        from pillow_heif import register_heif_opener
+
+        register_heif_opener()

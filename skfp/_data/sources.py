@@ -20,7 +20,8 @@ from scipy.sparse import issparse
 from sklearn.utils import gen_batches
 from torch.utils.data import Dataset, IterableDataset
 
-from .pil import to_array
+from .formats import layout_of_images
+from .pil import BACKGROUND, advice, open_image, to_array
 
 # Rows are read in chunks of so many bytes where all are needed.
 CHUNK_BYTES = 2**24
@@ -38,6 +39,7 @@ class Source(ABC):
     def __init__(self, shape: tuple[int, ...], dtype: np.dtype) -> None:
         self.shape = tuple(int(side) for side in shape)
         self.dtype = _computable(dtype)
+        self.stored_dtype = np.dtype(dtype)
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -166,43 +168,71 @@ class ItemSource(Source):
         return np.stack([self._image(row) for row in rows.tolist()])
 
     def _image(self, row: int) -> np.ndarray:
-        image = self._array(row)
-        if self._mixed_sizes and image.ndim == 2:
-            image = image[:, :, None]
+        image = read_item(self._items[row], row)
+        if self._mixed_sizes:
+            image = _channels_last(image)
         if hasattr(self, "shape"):
+            is_grey = image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 1)
+            if is_grey and self.ndim == 4 and self.shape[3] == 3:  # among colour images
+                image = np.repeat(image.reshape(*image.shape[:2], 1), 3, axis=2)
             self._check(image, row)
         return image
-
-    def _array(self, row: int) -> np.ndarray:
-        try:
-            return image_array(self._items[row])
-        except TypeError as error:
-            raise TypeError(f"Row {row} of X: {error}.") from error
 
     def _check(self, image: np.ndarray, row: int) -> None:
         shape = _shape_of(image, self._mixed_sizes)
         if shape != self.shape[1:] or _computable(image.dtype) != self.dtype:
             what = "channels" if self._mixed_sizes else "shapes"
-            advice = "one number" if self._mixed_sizes else "one shape, or pass resize=(h, w)"
+            size = "" if self._mixed_sizes else "Pass resize=(height, width) for any size, or "
             raise ValueError(
                 f"X holds images of different {what} or types: {self.shape[1:]}, {self.dtype} "
-                f"first, and {shape}, {image.dtype} in row {row}. Convert them to {advice}."
+                f"first, and {shape}, {image.dtype} in row {row}. {size}put skfp.ImageLoader() "
+                "before the encoder, which converts them."
             )
 
 
-def image_array(item: Any) -> np.ndarray:
+def read_item(item: Any, row: int) -> np.ndarray:
+    """Return the image of an item as an array; errors name its row."""
+    try:
+        return image_array(item)
+    except TypeError as error:
+        raise TypeError(f"Row {row} of X: {error}.") from error
+    except Exception as error:  # Pillow's readers raise almost anything on a broken file.
+        raise ValueError(
+            f"Row {row} of X cannot be read as an image: {type(error).__name__}: "
+            f"{str(error).rstrip('.')}.{advice(item, error)}"
+        ) from error
+
+
+def image_of(item: Any) -> Any:
+    """Return the image of an item: itself, or that in a tuple (image, ...) or a dict."""
+    if isinstance(item, tuple | list) and item:
+        item = item[0]
+    if isinstance(item, dict) and encoded_image(item) is None:
+        entries = [item.get("image"), item.get("img"), *item.values()]
+        item = next(filter(is_image, entries), item)
+    return item
+
+
+def is_image(item: Any) -> bool:
+    """Tell whether an item is an image in itself."""
+    if isinstance(item, np.ndarray | torch.Tensor):
+        return item.ndim >= 2 or item.dtype == object  # rows of a nested list
+    return isinstance(item, Image.Image) or encoded_image(item) is not None
+
+
+def image_array(item: Any, background: str = BACKGROUND) -> np.ndarray:
     """Return the image of an item as an array: the item, its first entry, or what it encodes."""
-    image = item[0] if isinstance(item, tuple | list) and item else item
-    if isinstance(image, dict) and ("image" in image or "img" in image):
-        image = image.get("image", image.get("img"))
+    image = image_of(item)
     if (encoded := encoded_image(image)) is not None:
-        with Image.open(encoded) as opened:
-            return to_array(opened)
+        with open_image(encoded) as opened:
+            return to_array(opened, background)
     if isinstance(image, torch.Tensor):
         image = image.detach().cpu()
         return (image.float() if image.dtype == torch.bfloat16 else image).numpy()
     if isinstance(image, Image.Image):
-        return to_array(image)
+        return to_array(image, background)
+    if isinstance(image, np.ndarray) and image.dtype == object and image.ndim:
+        return np.stack([image_array(row) if isinstance(row, np.ndarray) else row for row in image])
     if isinstance(image, np.ndarray) and image.dtype.kind in "biuf":
         return image
     raise TypeError(
@@ -223,6 +253,24 @@ def encoded_image(item: Any) -> Any:
         item.seek(0)
         return item
     return None
+
+
+def as_cells(X: Any) -> Any:
+    """Return a series or a table of one column as an array, or a list if it holds objects."""
+    if len(getattr(X, "columns", ())) == 1:
+        X = X[X.columns[0]]
+    if not hasattr(X, "to_numpy") or hasattr(X, "columns"):
+        return X
+    if str(X.dtype).startswith("Struct"):
+        return X.to_list()
+    values = X.to_numpy()
+    return values.tolist() if values.dtype.kind in "OU" else values
+
+
+def _channels_last(image: np.ndarray) -> np.ndarray:
+    if image.ndim == 2:
+        return image[:, :, None]
+    return image.transpose(1, 2, 0) if layout_of_images(image.shape) == "chw" else image
 
 
 def _shape_of(image: np.ndarray, mixed_sizes: bool) -> tuple[int, ...]:

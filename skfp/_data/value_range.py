@@ -35,12 +35,15 @@ def check_value_range(value_range: str | Sequence[float]) -> Range | None:
     return float(low_high[0]), float(low_high[1])
 
 
-def kind_of(X: Any) -> str:
-    """Return the kind of the values of X, before conversion: "bool", "uint8", "int", "float"."""
-    if isinstance(X, list | tuple) and len(X):
-        X = X[0]
-    kind = str(getattr(X, "dtype", "")).removeprefix("torch.")
-    if kind == "bool" or getattr(X, "mode", None) == "1":
+def kind_of(X: Any, array: Rows) -> str:
+    """Return the kind of the values of X, which `array` has been made of.
+
+    "bool", "uint8", "int" or "float".
+    """
+    first = X[0] if isinstance(X, list | tuple) and len(X) else X
+    dtype = first.dtype if isinstance(first, torch.Tensor) else array.dtype
+    kind = str(getattr(array, "stored_dtype", dtype)).removeprefix("torch.").lstrip("<>=")
+    if kind == "bool":
         return "bool"
     if kind.startswith(("float", "bfloat", "longdouble")):
         return "float"

@@ -20,7 +20,7 @@ class Cache:
 
     Parameters
     ----------
-    memory : None, str, path-like or joblib.Memory
+    memory : None, str, path-like, joblib.Memory or another object with a method `cache`
         Where to keep arrays, as in scikit-learn; None keeps nothing.
     *key : str
         What every entry depends on.
@@ -37,8 +37,7 @@ class Cache:
 
         `key` is what this entry depends on besides the key of the cache.
         """
-        location = getattr(self.memory, "location", None)
-        if self.memory is None or (location is None and hasattr(self.memory, "location")):
+        if self.memory is None:
             return compute()
         full_key = (*self.key, *key)
         computed: list[Arrays] = []
@@ -48,9 +47,12 @@ class Cache:
                 computed.append(compute())
             return computed[0]
 
+        if not isinstance(self.memory, joblib.Memory):
+            return self.memory.cache(lambda key: compute_once())(full_key)
+        location = self.memory.location
+        if location is None:
+            return compute()
         cached = self.memory.cache(_compute, ignore=["compute"])
-        if location is None or not hasattr(cached, "call_and_shelve"):
-            return cached(full_key, compute_once)  # a memory of another kind than joblib's
         try:
             folder = Path(location) / "skfp-locks"
             folder.mkdir(parents=True, exist_ok=True)
