@@ -82,7 +82,7 @@ def train_networks(
     callbacks: Sequence[Any],
     checkpoint: Checkpoint,
     keep_start: bool = False,
-) -> NeuralNet:
+) -> AutoencoderNet:
     """Train an autoencoder in place and leave it at its best epoch.
 
     `keep_start` counts the networks as they are as an epoch of their own.
@@ -107,14 +107,12 @@ def train_networks(
     ours += [StopWhenDiverged(), stopping]
     ours += [KeepBetterStart(stopping, valid)] if keep_start else []
     ours += [checkpoint]
-    # BatchNorm1d, in a module of the user's, cannot normalise a single image.
-    leaves_one = len(train) > steps.batch_size and len(train) % steps.batch_size == 1
     net = _make_net(
         autoencoder,
         criterion,
         steps,
+        len(train),
         max_epochs=max_epochs,
-        iterator_train__drop_last=leaves_one and _has_batch_norm_1d(autoencoder),
         train_split=predefined_split(valid.to(steps.device)),
         callbacks=[*ours, *callbacks],
     )
@@ -137,22 +135,38 @@ def train_one_pass(
     Returns skorch's net, with its history and optimizer.
     """
     net = _make_net(
-        autoencoder, criterion, steps, max_epochs=1, train_split=None, callbacks=list(callbacks)
+        autoencoder,
+        criterion,
+        steps,
+        len(train),
+        max_epochs=1,
+        train_split=None,
+        callbacks=list(callbacks),
     ).initialize()
     load_optimizer_state(net.optimizer_, optimizer_state)
-    return net.partial_fit(train.to(steps.device), y=None)
+    net.partial_fit(train.to(steps.device), y=None)
+    if net.interrupted_:
+        raise KeyboardInterrupt
+    return net
 
 
 def _make_net(
-    autoencoder: Autoencoder, criterion: nn.Module, steps: Steps, **parameters: Any
+    autoencoder: Autoencoder,
+    criterion: nn.Module,
+    steps: Steps,
+    n_images: int,
+    **parameters: Any,
 ) -> AutoencoderNet:
     device = steps.device
+    # BatchNorm1d, in a module of the user's, cannot normalise a single image.
+    leaves_one = n_images > steps.batch_size and n_images % steps.batch_size == 1
     autoencoder.generator = steps.generator
     ours: dict[str, Any] = {
         "gamma": steps.gamma,
         "lr": steps.lr,
         "batch_size": steps.batch_size,
         "iterator_train__shuffle": True,
+        "iterator_train__drop_last": leaves_one and _has_batch_norm_1d(autoencoder),
         "iterator_train__generator": torch.Generator().manual_seed(steps.seed),
         "iterator_train__collate_fn": collate,
         "iterator_valid__collate_fn": collate,

@@ -10,6 +10,7 @@ from skorch import NeuralNet
 from skorch.callbacks import EarlyStopping
 
 from .._utils import distributed
+from .net import AutoencoderNet
 
 
 def completed_epochs(net: NeuralNet) -> list[dict[str, Any]]:
@@ -28,13 +29,13 @@ def completed_epochs(net: NeuralNet) -> list[dict[str, Any]]:
 
 
 def select_best_epoch(
-    net: NeuralNet, max_epochs: int, start: Any = None
+    net: AutoencoderNet, max_epochs: int, start: Any = None
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """List all epochs and find the one of the lowest validation loss.
 
     Parameters
     ----------
-    net : NeuralNet
+    net : AutoencoderNet
         After training.
     max_epochs : int
         How many epochs were asked for.
@@ -78,19 +79,14 @@ def select_best_epoch(
         )
         if not finite:
             raise ValueError(message)
-    elif len(net.history) < max_epochs and not _stopped_early(net):
+    elif net.interrupted_ and not _stopped_early(net):
         message = (
             f"Training was interrupted in epoch {len(earlier) + len(net.history)} of "
             f"{len(earlier) + max_epochs}. The code that called fit goes on: interrupt again to "
             "stop that too."
         )
-    elif len(completed) < len(net.history):
-        message = (
-            f"Training was interrupted in its last epoch, {len(earlier) + len(net.history)}. The "
-            "code that called fit goes on: interrupt again to stop that too."
-        )
     if message:
-        message += " The encoder is that of the best epoch before."
+        message += " The encoder is that of the best epoch so far."
     best = min(finite, key=lambda row: row["valid_loss"])
     if start is not None and not best["valid_loss"] < (initial := net.initial_loss_):
         best = {"epoch": start.best_epoch, "valid_loss": initial}

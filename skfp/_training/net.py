@@ -24,6 +24,15 @@ class AutoencoderNet(NeuralNet):
         self.gamma = gamma
         self.autocast = autocast
 
+    def fit_loop(self, *args: Any, **kwargs: Any) -> NeuralNet:
+        """Train; skorch hides what interrupts that, so it is noted here."""
+        self.interrupted_ = False
+        try:
+            return super().fit_loop(*args, **kwargs)
+        except KeyboardInterrupt:
+            self.interrupted_ = True
+            raise
+
     def infer(self, x: torch.Tensor, **fit_params: Any) -> Decoded:
         """Encode and decode a batch."""
         with self._precision():
