@@ -29,9 +29,9 @@ class ExportMixin:
         Returns
         -------
         module : torch.nn.Sequential
-            Maps a batch of images in the layout, type and range of those in fit to a float32
-            tensor (n, z). A copy, on the CPU, in evaluation mode, with parameters that can be
-            trained.
+            Maps a batch of images in the layout, type and range of those in fit, and of the size
+            that `resize` names if theirs were mixed, to a float32 tensor (n, z). A copy, on the
+            CPU, in evaluation mode, with parameters that can be trained.
 
         Raises
         ------
@@ -80,10 +80,9 @@ class ExportMixin:
                 "to_onnx needs onnx and onnxscript: pip install 'skfp[onnx]'."
             ) from error
         module = self.to_torch(fold_batch_norm=True)
-        format = self._state.format  # type: ignore[attr-defined]
-        dtype = InputDecoder(format).dtype
+        decoder: Any = module[0]
         # Two images: a batch of one would be taken for a constant.
-        example = torch.zeros(2, *format.shape, dtype=dtype)
+        example = torch.zeros(2, *decoder.format.shape, dtype=decoder.dtype)
         torch.onnx.export(
             module,
             (example,),

@@ -141,8 +141,10 @@ class EncoderParameters(BaseEstimator):
     def _resize(self) -> Any:
         """Check the parameter `resize`."""
         resize: Any = self.resize
-        if isinstance(resize, str | Integral):
+        if isinstance(resize, str):
             return resize
+        if isinstance(resize, Integral):
+            return int(resize)
         sides: tuple[Any, ...] = tuple(resize)
         if len(sides) != 2 or not all(isinstance(s, int | np.integer) and s >= 64 for s in sides):
             raise ValueError(

@@ -114,8 +114,9 @@ class ImageFormat:
             items = pixels[:, 0]
         else:
             items = pixels.permute(0, 2, 3, 1) if self.layout == "hwc" else pixels
-        items = items.reshape(len(items), *self.shape)
-        low, high = self.value_range
+        if 0 not in self.shape:  # not of mixed sizes
+            items = items.reshape(len(items), *self.shape)
+        low, high = (0.0, 1.0) if self.dtype == "bool" else self.value_range
         if self.dtype == "uint8":
             return (items * (high - low) + low).round().to(torch.uint8)
         return items * (high - low) + low
@@ -194,6 +195,21 @@ def layout_of_images(shape: tuple[int, ...]) -> str:
         raise ValueError(
             f"X holds images of shape {shape}, which looks like one image with {shape[1]} "
             "channels. Pass a single image as X[None]."
+        )
+    if len(shape) == 2 and shape[1] < 16 and shape[0] >= 4 * shape[1]:
+        warnings.warn(
+            f"X is read as grey images of {shape[0]} by {shape[1]} pixels. If it is one image with "
+            f"{shape[1]} channels, pass X[None].",
+            UserWarning,
+            stacklevel=2,
+        )
+    channels = shape[0 if layout == "chw" else -1]
+    if len(set(shape)) == 3 and channels > 16:  # no two equal sides tell
+        warnings.warn(
+            f"X holds images of shape {shape}, which are read as {channels} channels of {sides[0]} "
+            f"by {sides[1]} pixels: the shorter of the first and last axis.",
+            UserWarning,
+            stacklevel=2,
         )
     return layout
 

@@ -174,11 +174,15 @@ def _stack(items: Sequence[Any], resize: Any) -> Any:
             f"images: {LAYOUTS}."
         )
     if isinstance(first, torch.Tensor) and len({np.shape(item) for item in items}) == 1:
+        if len(types := {item.dtype for item in items}) > 1:
+            raise ValueError(f"X holds tensors of different types: {types}. Convert them to one.")
         return torch.stack([*items])
     is_item = isinstance(first, tuple | dict) or (
         isinstance(first, list) and len({np.shape(entry) for entry in first}) > 1
     )
     if not (is_image(first) or (is_item and is_image(image_of(first)))):
+        if all(isinstance(item, np.ndarray) for item in items):
+            items = _of_one_kind([*items])
         try:
             return np.asarray(items)
         except ValueError as error:
@@ -198,7 +202,21 @@ def _stack(items: Sequence[Any], resize: Any) -> Any:
             f"{tuple(np.shape(arrays[row]))} in row {row}. Pass resize=(height, width), or "
             "resize them yourself, for example with skfp.ImageLoader."
         )
-    return np.stack(arrays)
+    return np.stack(_of_one_kind(arrays))
+
+
+def _of_one_kind(arrays: list[np.ndarray]) -> list[np.ndarray]:
+    """Refuse images of several types, whose values have several scales; bool becomes 0 and 255."""
+    kinds = {a.dtype.kind if a.dtype != np.uint8 else "uint8" for a in arrays}
+    if kinds == {"b", "uint8"}:
+        return [a.astype(np.uint8) * np.uint8(255) if a.dtype == bool else a for a in arrays]
+    if len(kinds - {"i", "u"}) + bool(kinds & {"i", "u"}) > 1:
+        row = next(r for r, a in enumerate(arrays) if a.dtype != arrays[0].dtype)
+        raise ValueError(
+            f"X holds images of different types: {arrays[0].dtype} first, and {arrays[row].dtype} "
+            f"in row {row}. Convert them to one type and scale, for example with skfp.ImageLoader."
+        )
+    return arrays
 
 
 def _check_dtype(dtype: np.dtype) -> None:
@@ -266,12 +284,19 @@ def check_images(array: Rows, kind: str, reading: Reading = Reading()) -> ImageS
                 "flattened."
             )
         layout, image_shape = layout_of_images(shape), shape
+        if layout == "hw" and len(array) in (3, 4):
+            warnings.warn(
+                f"X is read as {len(array)} grey images of shape {shape}. If it is one image with "
+                f"{len(array)} channels, pass more images, each of them as X[None].",
+                UserWarning,
+                stacklevel=4,
+            )
     format = ImageFormat(shape, layout, image_shape, dtype=kind, clip=value_range is not None)
     if isinstance(resize, int):
         scale = resize / min(format.size)
         resize = tuple(round(side * scale) for side in format.size)
     format = dataclasses.replace(format, resize=resize if isinstance(resize, str) else (*resize,))
-    if reading.channels == "rgba":
+    if reading.channels == "rgba" and format.stored_channels != 3:  # RGB is opaque
         if format.stored_channels != 4:
             raise ValueError(
                 f'channels is "rgba", but X has {format.stored_channels} channels. Expected 4.'
@@ -287,7 +312,35 @@ def check_images(array: Rows, kind: str, reading: Reading = Reading()) -> ImageS
             stacklevel=4,
         )
     low_high = find_range(array, kind, value_range)
-    return ImageSet(array, with_range(format, low_high, array))
+    images = ImageSet(array, with_range(format, low_high, array))
+    if reading.channels == "auto" and format.channels not in (1, 3):
+        _check_channels(images)
+    return images
+
+
+def _check_channels(images: ImageSet) -> None:
+    """Warn of a channel that is like alpha, or nearly constant in the range of all."""
+    pixels = images.read(np.unique(np.linspace(0, len(images) - 1, 16).astype(int)))
+    channels = pixels.to(torch.float32).div(255 if pixels.dtype == torch.uint8 else 1)
+    if (
+        channels.shape[1] == 4
+        and ((channels[:, 3] == 0) | (channels[:, 3] == 1)).float().mean() > 0.5
+    ):
+        warnings.warn(
+            'X has four channels, and the fourth looks like alpha. Pass channels="rgba" to show '
+            "images on white, or channels=(0, 1, 2) to read it as a channel like others.",
+            UserWarning,
+            stacklevel=5,
+        )
+    low, high = channels.amin((0, 2, 3)), channels.amax((0, 2, 3))
+    faint = ((high > low) & (high - low < 0.02)).nonzero().flatten().tolist()
+    if faint and (high - low).max() > 0.1:
+        warnings.warn(
+            f"Channels {faint} of X use less than 2 % of the value range of all channels. Scale "
+            "each channel to the same range.",
+            UserWarning,
+            stacklevel=5,
+        )
 
 
 def check_images_like(array: Rows, kind: str, format: ImageFormat) -> ImageSet:
@@ -316,7 +369,9 @@ def _of_shape(shape: tuple[int, ...], format: ImageFormat) -> ImageFormat:
     if len(shape) > 1 and format.layout != "row":
         layout = "hwc" if 0 in shape else layout_of_images(shape)
         other = dataclasses.replace(format, shape=shape, layout=layout, image_shape=shape)
-        same_channels = other.stored_channels == format.stored_channels
+        if other.stored_channels == 3:
+            other = dataclasses.replace(other, alpha=None)  # RGB is opaque
+        same_channels = other.stored_channels == (4 if other.alpha else format.channels)
         if same_channels and (other.size == format.size or not isinstance(format.resize, str)):
             return other
     raise ValueError(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import torch
 from torch import nn
 
@@ -28,6 +30,9 @@ class InputDecoder(nn.Module):
 
     def __init__(self, format: ImageFormat) -> None:
         super().__init__()
+        if 0 in format.shape:  # of mixed sizes: those resized already
+            shape = (*format.network_size, format.stored_channels)
+            format = dataclasses.replace(format, shape=shape, image_shape=shape)
         self.format = format
 
     def forward(self, items: torch.Tensor) -> torch.Tensor:

@@ -17,8 +17,11 @@ from .sources import Rows, as_tensor, row_chunks
 Range = tuple[float, float]
 UINT8: Range = (0.0, 255.0)
 UNIT: Range = (0.0, 1.0)
+SIGNED: Range = (-1.0, 1.0)
 # Images that use less of a usual range are stretched to their own.
 MIN_SHARE = 0.1
+_LITTLE_CONTRAST = 0.15
+_FEW = 0.05
 _ADVICE = "Pass value_range=(low, high), the values that stand for black and white in all images."
 
 
@@ -26,8 +29,8 @@ def check_value_range(value_range: str | Sequence[float]) -> Range | None:
     """Return the parameter `value_range` as two floats, None for "auto"."""
     if isinstance(value_range, str) and value_range == "auto":
         return None
-    low_high = np.asarray(value_range, dtype=float) if not isinstance(value_range, str) else None
-    if low_high is None or low_high.shape != (2,) or not -math.inf < low_high[0] < low_high[1]:
+    low_high = np.array([] if isinstance(value_range, str) else value_range, dtype=float)
+    if low_high.shape != (2,) or not (np.isfinite(low_high).all() and low_high[0] < low_high[1]):
         raise ValueError(
             f'value_range is {value_range!r}. Expected "auto" or (low, high) with low < high: the '
             "values that stand for black and white."
@@ -42,7 +45,8 @@ def kind_of(X: Any, array: Rows) -> str:
     """
     first = X[0] if isinstance(X, list | tuple) and len(X) else X
     dtype = first.dtype if isinstance(first, torch.Tensor) else array.dtype
-    kind = str(getattr(array, "stored_dtype", dtype)).removeprefix("torch.").lstrip("<>=")
+    stored = getattr(array, "stored_dtype", dtype)
+    kind = getattr(stored, "name", str(stored)).removeprefix("torch.")
     if kind == "bool":
         return "bool"
     if kind.startswith(("float", "bfloat", "longdouble")):
@@ -60,30 +64,29 @@ def find_range(array: Rows, kind: str, value_range: Range | None) -> Range:
     Warns
     -----
     UserWarning
-        If images use a small part of the usual, or of the given range.
+        If nearly all values lie in a small part of the range, or outside a given one.
     """
     if kind == "bool":
         return UINT8  # converted to 0 and 255 when read
-    low, high = span(array, enough=UINT8 if _is_uint8(array) else None)
+    low, high = span(array, enough=UINT8 if kind == "uint8" else None)
     if value_range is not None:
-        if low < high and high - low < MIN_SHARE / 2 * (value_range[1] - value_range[0]):
-            _warn(f"X uses only values from {low:g} to {high:g} of value_range={value_range}.")
+        _check_contrast(array, low, high, value_range, f"value_range={value_range}")
         return value_range
-    usual = _usual_range(low, high, _is_uint8(array))
-    if usual is None:
-        if not math.isfinite(high - low):
-            raise ValueError(
-                f"X spans the values {low} to {high}, more than double precision can scale. "
-                "Scale the images to [0, 1] first."
-            )
+    usual = _usual_range(low, high, kind == "uint8")
+    if usual is None and not math.isfinite(high - low):
+        raise ValueError(
+            f"X spans the values {low} to {high}, more than double precision can scale. "
+            "Scale the images to [0, 1] first."
+        )
+    if usual and low < high and high - low < MIN_SHARE * (usual[1] - usual[0]):
+        _warn(
+            f"X uses only values from {low:g} to {high:g}: these are read as black and white, "
+            f"instead of {usual[0]:g} and {usual[1]:g}. {_ADVICE}"
+        )
         return low, high
-    if low == high or high - low >= MIN_SHARE * (usual[1] - usual[0]):
-        return usual
-    _warn(
-        f"X uses only values from {low:g} to {high:g}: these are read as black and white, instead "
-        f"of {usual[0]:g} and {usual[1]:g}. {_ADVICE}"
-    )
-    return low, high
+    found = usual or (low, high)
+    _check_contrast(array, low, high, found, f"the range {found[0]:g} to {found[1]:g}")
+    return found
 
 
 def range_like(array: Rows, kind: str, format: ImageFormat) -> Range:
@@ -97,44 +100,115 @@ def range_like(array: Rows, kind: str, format: ImageFormat) -> Range:
     Warns
     -----
     UserWarning
-        If images use a small part of the range in fit.
+        If values seem to be on another scale than those in fit.
     """
-    fitted = format.value_range
-    uint8 = _is_uint8(array)
     if kind == "bool":
         return UINT8
-    if format.clip:
-        if not uint8:
-            span(array)  # refuses values that are not finite
-        return fitted
-    low, high = span(array, enough=UINT8 if uint8 else None)
-    if fitted in (UNIT, UINT8):
-        masks = format.dtype == "bool" or (format.dtype == "uint8" and fitted == UNIT)
-        if uint8:
-            if masks:
-                return UNIT if high <= 1 else UINT8
-            expected = UINT8
-        elif fitted == UINT8 and format.dtype == "float":
-            expected = UINT8
-        else:
-            # A little above 1 is noise or rounding; more is another scale.
-            expected = UNIT if high <= 2 else UINT8
-    else:
-        expected = fitted
-    width = expected[1] - expected[0]
-    if low < expected[0] - width or high > expected[1] + width:
-        raise ValueError(
-            f"The encoder was fitted on values from {fitted[0]:g} to {fitted[1]:g}, and X holds "
-            f"values from {low:g} to {high:g}. Pass images scaled as those in fit, or fit with "
-            "value_range=(low, high), which clips values outside."
+    low, high = span(array, enough=UINT8 if kind == "uint8" else None)
+    expected = format.value_range if format.clip else _expected_range(kind, format, high)
+    fitted = "The encoder was fitted on values from {:g} to {:g}".format(*format.value_range)
+    if not format.clip:
+        width = expected[1] - expected[0]
+        other_scale = (
+            kind == "float"
+            and expected == UINT8
+            and (format.value_range, format.dtype) != (UINT8, "float")
+            and _share(_sample(array), above=2) < _FEW
         )
-    uses_little = high - low < 0.02 * width
-    if uses_little and low < high and not (uint8 and high > 1 and expected == UINT8):
-        _warn(
-            f"The encoder was fitted on values from {fitted[0]:g} to {fitted[1]:g}, and X uses "
-            f"only {low:g} to {high:g}. Pass images scaled as those in fit. {_ADVICE}"
-        )
+        if low < expected[0] - width / 2 or high > expected[1] + width or other_scale:
+            raise ValueError(
+                f"{fitted}, and X holds values from {low:g} to {high:g}"
+                f"{', nearly all below 2' if other_scale else ''}. Pass images scaled as those in "
+                "fit, or fit with value_range=(low, high), which clips values outside."
+            )
+    if low < high and (doubt := _doubt(array, kind, format, expected, low, high)):
+        _warn(f"{fitted}, and X {doubt}. Pass images scaled as those in fit. {_ADVICE}")
     return expected
+
+
+def _expected_range(kind: str, format: ImageFormat, high: float) -> Range:
+    """Choose the range in fit, or the same brightness on the other usual scale."""
+    fitted = format.value_range
+    if fitted == SIGNED and kind == "uint8":
+        return UINT8
+    if fitted not in (UNIT, UINT8):
+        return fitted
+    if kind != "float":
+        is_mask = format.dtype == "bool" or (fitted == UNIT and format.dtype != "float")
+        return UNIT if is_mask and high <= 1 else UINT8
+    if fitted == UINT8 and format.dtype == "float":
+        return UINT8
+    # A little above 1 is noise or rounding; more is another scale.
+    return UNIT if high <= 2 else UINT8
+
+
+def _doubt(
+    array: Rows, kind: str, format: ImageFormat, expected: Range, low: float, high: float
+) -> str | None:
+    """Say why images may be on another scale than those in fit."""
+    fitted, width = format.value_range, expected[1] - expected[0]
+    used = min(high, expected[1]) - max(low, expected[0])
+    small_integers = kind != "float" and 1 < high <= 255 and expected == UINT8
+    if used < 0.02 * width and not small_integers:
+        return f"uses only {low:g} to {high:g} of {expected[0]:g} to {expected[1]:g}"
+    if kind == "uint8" and fitted[1] > 1.1 * UINT8[1]:
+        return "is uint8, which cannot hold them"
+    if kind == "float" and low >= 0 and high <= 1 and (expected == SIGNED or expected[1] >= 2):
+        return f"holds floats from {low:g} to {high:g}"
+    if kind != "float" and expected == UINT8 and fitted == UNIT and format.dtype != "float":
+        values = _sample(array)
+        if format.dtype != "bool" and np.any((values != 0) & (values != 255)):
+            return f"holds other integers up to {high:g}, which are read as 0 to 255"
+    if format.clip:
+        return "lies almost everywhere outside" if _is_clipped(_sample(array), expected) else None
+    outside = max(expected[0] - low, high - expected[1]) > 0.1 * width
+    return f"holds values from {low:g} to {high:g}" if outside else None
+
+
+def _check_contrast(array: Rows, low: float, high: float, used: Range, name: str) -> None:
+    """Warn of images that are nearly black, white or grey when read with a range.
+
+    A few extreme values do not count, nor does a background that is equal to the extreme.
+    """
+    if low == high:
+        return
+    values = _sample(array)
+    if _is_clipped(values, used):
+        _warn(f"X holds values from {low:g} to {high:g}, nearly all outside {name}.")
+        return
+    values = values.clip(*used)
+    low, high = max(low, used[0]), min(high, used[1])
+    bright, dark = values[values > low], values[values < high]
+    top = np.quantile(bright, 0.99) if len(bright) else low
+    bottom = np.quantile(dark, 0.01) if len(dark) else high
+    if min(top - low, high - bottom) < _LITTLE_CONTRAST * (used[1] - used[0]):
+        _warn(
+            f"Nearly all values of X lie between {max(bottom, low):g} and {min(top, high):g}, a "
+            f"small part of {name}: images have little contrast. {_ADVICE}"
+        )
+
+
+def _is_clipped(values: np.ndarray, used: Range) -> bool:
+    inside = np.mean((values > used[0]) & (values < used[1]))
+    outside = np.mean((values < used[0]) | (values > used[1]))
+    return bool(outside > 0.1 and inside < 0.01)
+
+
+def _share(values: np.ndarray, above: float) -> float:
+    """Return the share of positive values that are above a value."""
+    positive = values[values > 0]
+    return float(np.mean(positive > above)) if len(positive) else 0.0
+
+
+def _sample(array: Rows) -> np.ndarray:
+    """Draw values from images all over an array."""
+    random = np.random.default_rng(0)
+    values = []
+    for row in np.unique(np.linspace(0, len(array) - 1, 64).astype(int)).tolist():
+        image = array[row : row + 1][0]
+        pixels = (image.cpu().numpy() if isinstance(image, torch.Tensor) else image).ravel()
+        values.append(pixels[random.integers(len(pixels), size=10_000)].astype(np.float64))
+    return np.concatenate(values)
 
 
 def with_range(format: ImageFormat, low_high: Range, array: Rows) -> ImageFormat:
@@ -176,7 +250,7 @@ def _usual_range(low: float, high: float, is_uint8: bool) -> Range | None:
         return UINT8 if is_uint8 and high == 0 else UNIT
     if low >= 0 and high <= 255:
         return UINT8
-    return (-1.0, 1.0) if -1 <= low <= -0.5 and high <= 1 else None
+    return SIGNED if -1 <= low <= -0.5 and high <= 1 else None
 
 
 def _is_uint8(array: Rows) -> bool:

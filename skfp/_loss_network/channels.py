@@ -51,10 +51,10 @@ def select_channels(
     ValueError
         If there are no such channels.
     """
-    selected = [] if isinstance(channels, str) else [int(channel) for channel in channels]
+    selected = [] if isinstance(channels, str) else [*channels]
     if n_channels in (1, 3) and not selected:
         return network
-    if selected and (len(selected) != 3 or not all(0 <= one < n_channels for one in selected)):
+    if selected and not (len(selected) == 3 and set(selected) <= set(range(n_channels))):
         raise ValueError(
             f"channels is {channels!r}, but images have {n_channels} channels. Expected three "
             f'numbers from 0 to {n_channels - 1}, "mean" or "pca".'
@@ -67,7 +67,7 @@ def select_channels(
         matrix += 1 / n_channels
     else:
         for row, channel in enumerate(selected or (0, 1, 2)):
-            matrix[row, channel] = 1
+            matrix[row, int(channel)] = 1
     selection = ChannelSelection(matrix, offset)
     network = FrozenNetwork(nn.Sequential(selection, network.network), network.name)
     network.in_channels = n_channels
