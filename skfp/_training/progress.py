@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 import warnings
 from typing import Any
@@ -22,7 +23,9 @@ def make_progress(verbose: int, n_images: int, max_epochs: int) -> list[Callback
     can_redraw = sys.stderr.isatty() or "ipykernel" in sys.modules
     if verbose > 1 and can_redraw:
         return [Bar(n_images, max_epochs)]
-    return [PrintLog(keys_ignored=["train_loss_best", "valid_loss_best"])]
+    # Another sink than print itself prints whatever the net's own verbosity is.
+    sink = functools.partial(print, flush=True)
+    return [PrintLog(keys_ignored=["train_loss_best", "valid_loss_best"], sink=sink)]
 
 
 class Bar(Callback):

@@ -1,7 +1,7 @@
-"""Fit each procedure on a few stored frames and keep what came of it, to compare later versions with.
+"""Fit each procedure on a few stored frames, and keep the results for later versions.
 
-``python tests/golden/make_stored_fits.py`` writes the files beside this one; version 0.1 wrote those
-that are committed. `fits` is what `tests/test_stored_fits.py` runs again.
+``python tests/golden/make_stored_fits.py`` writes the files beside this one; version 0.1 wrote
+those that are committed. `fits` is what `tests/test_stored_fits.py` runs again.
 """
 
 from __future__ import annotations
