@@ -65,14 +65,8 @@ def main(args: argparse.Namespace) -> None:
     measured = defaultdict(list)
     with tempfile.TemporaryDirectory() as folder:
         source, target = f"{folder}/frames.zarr", f"{folder}/embedding.zarr"
-        stored = zarr.open_array(
-            source,
-            mode="w",
-            shape=frames[: args.images].shape,
-            chunks=(CHUNK, *frames.shape[1:]),
-            dtype=np.uint8,
-        )
-        stored[:] = frames[: args.images]
+        chunks = (min(CHUNK, args.images), *frames.shape[1:])
+        zarr.create_array(source, data=frames[: args.images], chunks=chunks)
         np.save(f"{folder}/frames.npy", frames[: args.train_images])
         encoder = f"{folder}/encoder.safetensors"
         FeaturePredictionEncoder(Z, max_epochs=1, random_state=0).fit(frames[:2000]).save(encoder)
@@ -87,16 +81,9 @@ def main(args: argparse.Namespace) -> None:
                 seconds = train_with_accelerate(folder, args.epochs, args.batch_size, n)
                 measured[f"accelerate, {n} processes"].append(args.train_images / seconds)
 
+    names = ("images", "train_images", "batch_size", "repeats", "processes")
     record = {
-        "settings": {
-            "images": args.images,
-            "train_images": args.train_images,
-            "batch_size": args.batch_size,
-            "repeats": args.repeats,
-            "processes": args.processes,
-            "chunk": CHUNK,
-            "z": Z,
-        },
+        "settings": {name: getattr(args, name) for name in names} | {"chunk": CHUNK, "z": Z},
         "machine": describe_machine(),
         "images_per_second": measured,
     }

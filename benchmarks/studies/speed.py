@@ -104,12 +104,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--out", type=Path, default=RESULTS / "speed.jsonl", help="file of the record")
     add("--repeats", type=int, default=5, help="times that everything is measured")
     add("--images", type=int, default=4096, help=f"a {DECODED_SHARE}th of them where decoded")
+    what = f"{', '.join(PROCEDURES)}; {DEFAULT} always is compared"
     add(
-        "--procedures",
-        nargs="+",
-        choices=PROCEDURES,
-        default=list(PROCEDURES),
-        help=f"to compare with the textbook; {DEFAULT} always is",
+        "--procedures", nargs="+", choices=PROCEDURES, default=PROCEDURES, metavar="NAME", help=what
     )
     add("--seconds", type=float, default=2.0, help="to time a forward pass or a product for")
     add("--textbook-batch", type=int, default=512, help="images in a step of the textbook loop")
@@ -131,15 +128,10 @@ def main(args: argparse.Namespace) -> None:
                 bar.update()
     measured["arithmetic"] = [speed * flops_per_image for speed in measured[f"package {DEFAULT}"]]
 
+    settings = {name: getattr(args, name) for name in ("repeats", "seconds", "textbook_batch")}
+    settings |= {"images": len(images), "z": Z, "threads": torch.get_num_threads()}
     record = {
-        "settings": {
-            "images": len(images),
-            "repeats": args.repeats,
-            "seconds": args.seconds,
-            "textbook_batch": args.textbook_batch,
-            "z": Z,
-            "threads": torch.get_num_threads(),
-        },
+        "settings": settings,
         "machine": describe_machine(),
         "flops_per_image": flops_per_image,
         "measured": measured,
@@ -152,16 +144,10 @@ def main(args: argparse.Namespace) -> None:
 def make_contenders(
     args: argparse.Namespace, images: np.ndarray
 ) -> tuple[list[Callable[[], dict[str, float]]], float]:
-    """Prepare everything that is timed.
+    """Prepare everything that is timed, and count the operations of training on one image.
 
-    Returns
-    -------
-    contenders : list of callable
-        Each times itself once in a new process and returns values by series: images per second,
-        milliseconds per image ("once ...") or FLOP/s ("matrix product").
-    flops_per_image : float
-        Floating-point operations of training the default procedure on one image, forwards and
-        backwards.
+    Each contender times itself once in a new process and returns values by series: images per
+    second, milliseconds per image ("once ...") or FLOP/s ("matrix product").
     """
     from torchvision.models import mobilenet_v3_small
 

@@ -21,6 +21,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 from unittest.mock import patch
@@ -110,21 +111,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Compute what is missing, print the table and draw the picture."""
-    settings = {
-        "rollouts": args.rollouts,
-        "stride": args.stride,
-        "labelled_rollouts": args.labelled_rollouts,
-        "labelled_stride": args.labelled_stride,
-        "test_rollouts": args.test_rollouts,
-        "z": args.z,
-        "max_epochs": args.max_epochs,
-    }
+    names = ("rollouts", "stride", "labelled_rollouts", "labelled_stride", "test_rollouts")
+    settings = {name: getattr(args, name) for name in (*names, "z", "max_epochs")}
+    runs = [
+        {"variant": name, "seed": seed, "settings": settings}
+        for seed, name in product(args.seeds, args.variants)
+    ]
     status = run_grid(
-        [
-            {"variant": name, "seed": seed, "settings": settings}
-            for seed in args.seeds
-            for name in args.variants
-        ],
+        runs,
         partial(compute, results=args.out, n_jobs=args.n_jobs),
         args.out,
         load=lambda _: load_frames(settings, args),
