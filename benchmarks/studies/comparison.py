@@ -158,13 +158,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--dataset", choices=DATASETS, required=True, help="which data set")
     add("--out", type=Path, default=RESULTS / "comparison.jsonl", help="file of the records")
+    what = f"which rows: all, {', '.join(METHODS)}"
     add(
         "--procedures",
         nargs="+",
         choices=["all", *METHODS],
         default=["all"],
         metavar="NAME",
-        help=f"which rows: all, {', '.join(METHODS)}",
+        help=what,
     )
     add("--z", type=int, nargs="+", default=[64, 128, 256], help="sizes of the embedding")
     add("--repeats", type=int, default=4, help="number of seeds")

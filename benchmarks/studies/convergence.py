@@ -29,8 +29,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--dataset", choices=DATASETS, required=True, help="which data set")
     add("--out", type=Path, default=RESULTS / "convergence.jsonl", help="file of the records")
+    what = f"which curves: {', '.join(PROCEDURES)}"
     add(
-        "--procedures", nargs="+", choices=PROCEDURES, default=list(PROCEDURES), help="which curves"
+        "--procedures", nargs="+", choices=PROCEDURES, default=PROCEDURES, metavar="NAME", help=what
     )
     add("--z", type=int, default=64, help="size of the embedding")
     add("--patience", type=int, default=15, help="epochs without a better one that end training")

@@ -44,10 +44,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
     add = parser.add_argument
     add("--out", type=Path, default=RESULTS / "engines.jsonl", help="file of the record")
-    add("--images", type=int, default=50_000, help="to embed")
-    add("--train-images", type=int, default=5000, help="to train on")
-    add("--epochs", type=int, default=2, help="of which the last one counts")
-    add("--batch-size", type=int, default=512, help="of training, over all processes")
+    add("--images", type=int, default=50_000, help="frames to embed")
+    add("--train-images", type=int, default=5000, help="frames to train on")
+    add("--epochs", type=int, default=2, help="of training; the last one is timed")
+    add("--batch-size", type=int, default=512, help="images in a batch, over all processes")
     add("--repeats", type=int, default=3, help="times that everything is measured")
     add("--processes", type=int, nargs="+", default=[1, 2], help="numbers of processes")
     add("--data-home", type=Path, help="where frames are kept between runs")

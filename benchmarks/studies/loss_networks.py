@@ -161,16 +161,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--out", type=Path, default=RESULTS / "loss_networks.jsonl", help="file of the records")
     add("--datasets", nargs="+", choices=QUALITY, default=list(QUALITY), help="which data sets")
-    add(
-        "--networks",
-        nargs="+",
-        choices=NETWORKS,
-        default=list(NETWORKS),
-        metavar="NAME",
-        help=f"which: {', '.join(NETWORKS)}",
-    )
-    add("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of the two main networks")
-    add("--epochs", type=int, nargs="+", default=[3, 12], help="budgets of training")
+    what = f"which: {', '.join(NETWORKS)}"
+    add("--networks", nargs="+", choices=NETWORKS, default=NETWORKS, metavar="NAME", help=what)
+    add("--seeds", type=int, nargs="+", default=[0, 1, 2], help="seeds of the two main networks")
+    add("--epochs", type=int, nargs="+", default=[3, 12], help="encoders train for each of these")
     add("--z", type=int, default=64, help="size of the embedding")
     add(
         "--images",

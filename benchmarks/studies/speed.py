@@ -103,12 +103,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--out", type=Path, default=RESULTS / "speed.jsonl", help="file of the record")
     add("--repeats", type=int, default=5, help="times that everything is measured")
-    add("--images", type=int, default=4096, help=f"a {DECODED_SHARE}th of them where decoded")
+    add("--images", type=int, default=4096, help=f"frames; a {DECODED_SHARE}th where decoded")
     what = f"{', '.join(PROCEDURES)}; {DEFAULT} always is compared"
     add(
         "--procedures", nargs="+", choices=PROCEDURES, default=PROCEDURES, metavar="NAME", help=what
     )
-    add("--seconds", type=float, default=2.0, help="to time a forward pass or a product for")
+    add("--seconds", type=float, default=2.0, help="that a forward pass is timed for")
     add("--textbook-batch", type=int, default=512, help="images in a step of the textbook loop")
     add("--data-home", type=Path, help="where frames are kept between runs")
     add("--n-jobs", type=int, default=-1, help="processes for frames")

@@ -89,14 +89,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
     add = parser.add_argument
     add("--out", type=Path, default=RESULTS / "study.jsonl", help="file of the records")
-    add(
-        "--variants",
-        nargs="+",
-        choices=VARIANTS,
-        default=list(VARIANTS),
-        metavar="NAME",
-        help=f"which rows: {', '.join(VARIANTS)}",
-    )
+    what = f"which rows: {', '.join(VARIANTS)}"
+    add("--variants", nargs="+", choices=VARIANTS, default=VARIANTS, metavar="NAME", help=what)
     add("--seeds", type=int, nargs="+", default=[0, 1, 2], help="each trains once")
     add("--rollouts", type=int, default=1200, help="unlabelled rollouts")
     add("--labelled-rollouts", type=int, default=600, help="for the probes")
