@@ -57,7 +57,7 @@ class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
         default = action.default
         if not action.option_strings or default in (None, False, argparse.SUPPRESS):
             return action.help or ""
-        if isinstance(default, list):
+        if isinstance(default, list | dict):
             default = " ".join(map(str, default)) if len(default) < 5 else "all"
         return f"{action.help} (default: {default})"
 

@@ -85,13 +85,8 @@ class SimpleCNN(TransformerMixin, BaseEstimator):
             torch.manual_seed(self.random_state)
             encoder = ImageEncoder(preprocess.output_size, self.z)
             self.embed_ = nn.Sequential(preprocess, encoder)
-            self.network_ = nn.Sequential(
-                self.embed_,
-                nn.ReLU(),
-                nn.Linear(self.z, HIDDEN),
-                nn.ReLU(),
-                nn.Linear(HIDDEN, n_outputs),
-            )
+            hidden = nn.Linear(self.z, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, n_outputs)
+            self.network_ = nn.Sequential(self.embed_, nn.ReLU(), *hidden)
             net = net_class(
                 self.network_.to(device).to(memory_format=torch.channels_last),
                 criterion=criterion,

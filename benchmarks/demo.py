@@ -180,7 +180,9 @@ def draw(test, predictions: Mapping, records: Sequence[Mapping], random_state: i
     figure = Figure(figsize=(12, 6.2), dpi=100, layout="constrained")
     above, below = figure.subfigures(2, height_ratios=[1.1, 1])
 
-    chosen = _frames_of_different_rollouts(test.rollouts, random_state)
+    random = np.random.default_rng(random_state)
+    rollouts = random.permutation(np.unique(test.rollouts))[:N_SHOWN]
+    chosen = [random.choice(np.flatnonzero(test.rollouts == rollout)) for rollout in rollouts]
     for axes, row in zip(above.subplots(1, len(chosen), squeeze=False)[0], chosen, strict=True):
         axes.imshow(test.images[row], extent=(0, IMAGE_SIZE, IMAGE_SIZE, 0))
         axes.set(xlim=(0, IMAGE_SIZE), ylim=(IMAGE_SIZE, 0), xticks=[], yticks=[])
@@ -235,9 +237,3 @@ def draw(test, predictions: Mapping, records: Sequence[Mapping], random_state: i
     axes.grid(color="0.9")
     axes.legend(fontsize=11)
     return figure
-
-
-def _frames_of_different_rollouts(rollouts, random_state):
-    random = np.random.default_rng(random_state)
-    chosen = random.permutation(np.unique(rollouts))[:N_SHOWN]
-    return [random.choice(np.flatnonzero(rollouts == rollout)) for rollout in chosen]

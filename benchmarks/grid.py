@@ -42,17 +42,15 @@ def run_grid(
     compute : callable
         Maps a run, what `load` returned and a checkpoint folder or None to results for JSON.
     results : Path
-        The JSON Lines file. Each record is written as soon as it is there, by the process that
-        computed it.
+        The JSON Lines file. Each record is written as soon as it is there.
     load : callable, default=None
         Loads what runs share, given the missing ones; not called if nothing is missing.
     n_jobs : int, default=1
-        Runs computed at the same time, in processes of joblib. Parallel parts within a run are
-        sequential then.
+        Runs computed at the same time, in processes of joblib, without parallel parts within.
     checkpoints : Path or None, default=None
-        Where each run has a folder for its state, until its record is written.
+        Where each run has a folder for its state until its record is written.
     describe : callable, default=None
-        Says what came of a record, in a few words.
+        Writes the outcome of a record in a few words.
 
     Returns
     -------
@@ -63,23 +61,16 @@ def run_grid(
     results = Path(results).resolve()  # workers may have another working directory
     missing = missing_runs(runs, results)
     print(f"{len(runs) - len(missing)} of {len(runs)} runs already in {results.name}", flush=True)
-    if checkpoints:
-        for run in runs:
-            if run not in missing:  # killed after its record was written
-                shutil.rmtree(_checkpoint_dir(checkpoints, run), ignore_errors=True)
+    for run in runs:
+        if checkpoints and run not in missing:  # killed after its record was written
+            shutil.rmtree(_folder(checkpoints, run), ignore_errors=True)
     if not missing:
         return 0
     try:
         data = load(missing) if load else None
         errors = Parallel(n_jobs=n_jobs, batch_size=1)(
             delayed(_attempt)(
-                run,
-                compute,
-                data,
-                results,
-                _checkpoint_dir(checkpoints, run) if checkpoints else None,
-                describe,
-                n_jobs == 1,
+                run, compute, data, results, _folder(checkpoints, run), describe, n_jobs == 1
             )
             for run in missing
         )
@@ -153,8 +144,8 @@ def _attempt(
     return None
 
 
-def _checkpoint_dir(checkpoints: Path, run: Mapping) -> Path:
-    return Path(checkpoints).resolve() / fingerprint(run)
+def _folder(checkpoints: Path | None, run: Mapping) -> Path | None:
+    return checkpoints and Path(checkpoints).resolve() / fingerprint(run)
 
 
 def _as_json(value: Any) -> Any:

@@ -169,21 +169,10 @@ def evaluate(transformer, unlabelled, labelled, test, *, task, random_state=0, n
 def train(transformer, images, targets=None, *, X_val=None) -> dict:
     """Fit a method, and describe its training.
 
-    Parameters
-    ----------
-    transformer : estimator with fit
-    images : ndarray of shape (n, height, width[, 3]), uint8
-    targets : ndarray or None
-        For a supervised method.
-    X_val : ndarray or None
-        Images for the validation loss, if the method should not hold out some of `images`.
-
-    Returns
-    -------
-    training : dict
-        Ready for JSON. `n_images` includes validation images. `seconds` is the time of fit, with
-        the epochs of an earlier attempt that a checkpoint holds; features count once. A method
-        without gradient descent has no more than these two.
+    `targets` are for supervised methods; without `X_val`, a method holds out validation images
+    itself. In the result, ready for JSON, `n_images` includes validation images, and `seconds` is
+    the time of fit, with the epochs of an earlier attempt that a checkpoint holds. A method without
+    gradient descent has no more than these two.
     """
     validation = {} if X_val is None else {"X_val": X_val}
     with open_checkpoint(getattr(transformer, "checkpoint_dir", None)) as checkpoint:
@@ -226,22 +215,9 @@ def check_not_interrupted(transformer) -> None:
 def probe(transformer, labelled, test, *, task, random_state=0, n_jobs=None):
     """Select the probe of a fitted method on labelled images, and test it on others.
 
-    Parameters
-    ----------
-    transformer : estimator with transform
-    labelled, test : tuple of (images, targets)
-    task : {"position", "class"}
-    random_state : int, default=0
-        Seeds the probes.
-    n_jobs : int or None, default=None
-        Probes trained at the same time.
-
-    Returns
-    -------
-    record : dict
-        Ready for JSON: encoding, probe and `test_measure`.
-    predicted : ndarray
-        Predictions of the selected probe for the test images.
+    `labelled` and `test` are images and targets, `task` is "position" or "class", `random_state`
+    seeds the probes, of which `n_jobs` are trained at the same time. Returns a record for JSON, and
+    the predictions for the test images.
     """
     labelled_images, labelled_targets = labelled
     test_images, test_targets = test

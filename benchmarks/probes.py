@@ -93,31 +93,12 @@ def probe_settings(task: str) -> dict:
 def select_probe(embedding, target, *, task, random_state=0, n_jobs=None) -> GridSearchCV:
     """Train the seven probes and keep the one with the lowest validation loss.
 
-    Every probe standardises the embedding, trains for at most 500 epochs, and goes back to its
-    best epoch on an inner fifth of its images. The selected one is then fitted again on all
-    labelled images, an inner fifth still deciding the epoch, so the tested probe has learned
-    from 80 % of them, as in the paper.
+    Every probe standardises the embedding (n, z), trains for at most 500 epochs, and goes back to
+    its best epoch on an inner fifth of its images. The selected one is then fitted again on all
+    labelled images, an inner fifth still deciding the epoch, so the tested probe has learned from
+    80 % of them, as in the paper. Targets are positions (n, 2) or classes (n,). `random_state`
+    seeds the MLPs; the outer split is always the same.
 
-    Parameters
-    ----------
-    embedding : ndarray of shape (n, z)
-    target : ndarray of shape (n, 2) for positions, (n,) for classes
-    task : {"position", "class"}
-        The validation loss is the mean squared error or the log loss, respectively.
-    random_state : int, default=0
-        Seeds the MLPs; the split into 80 % and 20 % is always the same.
-    n_jobs : int or None, default=None
-        Probes trained at the same time, as in scikit-learn.
-
-    Returns
-    -------
-    search : GridSearchCV
-        Fitted; `predict` is the selected probe's.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from benchmarks.probes import measure, select_probe
     >>> embedding = np.random.default_rng(0).uniform(-1, 1, (200, 4))
     >>> search = select_probe(embedding, embedding[:, :2], task="position")
     >>> search.predict(embedding).shape
@@ -156,11 +137,7 @@ def validation_losses(search: GridSearchCV) -> dict[str, float]:
 
 
 def layer_name(hidden_layers) -> str:
-    """Name a probe by its hidden layers.
-
-    >>> layer_name((64, 32)), layer_name(())
-    ('64-32', 'linear')
-    """
+    """Name a probe by its hidden layers, such as "64-32"; without any it is "linear"."""
     return "-".join(map(str, hidden_layers)) or "linear"
 
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import platform
+import statistics
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -51,10 +52,7 @@ def save_figure(path: str | os.PathLike, figure: Any) -> Path:
 def write_records(path: str | os.PathLike, records: Iterable[Mapping]) -> Path:
     """Write a file of records, sorted as text: what identifies a record stands first in it.
 
-    Raises
-    ------
-    TypeError, ValueError
-        If a record holds something JSON has no form for, such as an array or NaN.
+    Arrays and NaN are errors: JSON has no form for them.
     """
     lines = sorted(json.dumps(r, allow_nan=False, ensure_ascii=False) + "\n" for r in records)
     return write_text(path, "".join(lines))
@@ -69,15 +67,7 @@ def add_record(path: str | os.PathLike, record: Mapping) -> None:
 
 
 def read_records(path: str | os.PathLike) -> list[dict]:
-    """Read the records of a file.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is none.
-    ValueError
-        If a line is not a JSON object.
-    """
+    """Read the records of a file; raise FileNotFoundError or ValueError if that is impossible."""
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(
@@ -106,13 +96,7 @@ def fingerprint(settings: Mapping) -> str:
 
 
 def common_settings(records: Sequence[Mapping]) -> dict:
-    """Return the settings that all records share.
-
-    Raises
-    ------
-    ValueError
-        If they were not all made with the same settings: such numbers do not belong in one table.
-    """
+    """Return the settings that all records share; others do not belong into one table."""
     distinct = {fingerprint(record["settings"]): record["settings"] for record in records}
     if len(distinct) != 1:
         raise ValueError(
@@ -120,6 +104,16 @@ def common_settings(records: Sequence[Mapping]) -> dict:
             "Write the results of each to a file of its own, with --out."
         )
     return next(iter(distinct.values()))
+
+
+def spread(values: Sequence[float], digits: int, sign: str = "") -> str:
+    """Write a mean and the uncorrected standard deviation, which one value does not have.
+
+    >>> spread([1.0, 3.0], 1), spread([2.0], 2, "+")
+    ('2.0 ± 1.0', '+2.00')
+    """
+    mean = f"{statistics.mean(values):{sign}.{digits}f}"
+    return mean if len(values) == 1 else f"{mean} ± {statistics.pstdev(values):.{digits}f}"
 
 
 def describe_machine() -> dict:

@@ -84,13 +84,7 @@ def get_budget(dataset: str, name: str) -> Budget:
 
 
 def budget_settings(dataset: str, budget: Budget) -> dict:
-    """Return a budget for a record, with its name.
-
-    >>> budget_settings("svhn", Budget())["budget"]
-    'paper'
-    >>> budget_settings("svhn", Budget(100, 100, 100))["budget"]
-    'custom'
-    """
+    """Return a budget for a record, with its name, which is "custom" for others than the two."""
     names = (name for name in BUDGETS if get_budget(dataset, name) == budget)
     return {"budget": next(names, "custom"), **budget._asdict()}
 

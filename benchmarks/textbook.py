@@ -96,25 +96,10 @@ def make_networks(procedure: str, z: int, n_features: int) -> tuple[nn.Module, n
 def train(
     procedure: str, images, *, steps: int, z: int = 64, batch_size: int = 512, lr: float = 1e-3
 ) -> tuple[float, float]:
-    """Train a procedure for some steps on the CPU, and time them.
+    """Train a procedure for some steps on the CPU; return images per second and the mean loss.
 
-    Parameters
-    ----------
-    procedure : str
-        A key of `PROCEDURES`.
-    images : ndarray of shape (n, 64, 64, 3), uint8
-    steps : int
-        How many are timed. One more goes first: memory is allocated and kernels are chosen there.
-    z : int, default=64
-    batch_size : int, default=512
-    lr : float, default=1e-3
-
-    Returns
-    -------
-    images_per_second : float
-        Over the timed steps; turning `images` into floats is not counted.
-    loss : float
-        Mean loss of the timed steps.
+    Images are (n, 64, 64, 3), uint8; turning them into floats is not counted. One more step goes
+    first: memory is allocated and kernels are chosen there.
     """
     encoder_kind, loss_kind = PROCEDURES[procedure]
     dataset = TensorDataset(torch.from_numpy(images).permute(0, 3, 1, 2).contiguous() / 255)

@@ -1,4 +1,4 @@
-"""What tests share: real frames, the six procedures, and a way to look into training."""
+"""What tests share: real frames, the six procedures, small disks, a dask cluster."""
 
 import contextlib
 import functools
@@ -23,7 +23,7 @@ threadpool_limits(int(os.environ["OMP_NUM_THREADS"]))
 
 # `make test` and `make test-all` try the same cases each time, `make fuzz` new ones.
 _profile = {"deadline": None, "database": None, "print_blob": True}
-settings.register_profile("fast", max_examples=150, derandomize=True, **_profile)
+settings.register_profile("fast", max_examples=200, derandomize=True, **_profile)
 settings.register_profile("all", max_examples=2_000, derandomize=True, **_profile)
 settings.register_profile("fuzz", max_examples=50_000, **_profile)
 settings.load_profile("fast")
@@ -36,6 +36,14 @@ PROCEDURES = {
     "I-I-PW": (PixelAutoencoder, "image"),
     "F-I-PW": (PixelAutoencoder, "features"),
 }
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Tests that start a cluster are slow."""
+    for item in items:
+        if {"dask_client", "ray"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker("slow")
 
 
 @pytest.fixture(scope="session")
@@ -65,7 +73,7 @@ def noise():
 
 @pytest.fixture(scope="session")
 def resident_bytes():
-    """Tell how much memory this process holds, mapped files included."""
+    """Measure how much memory this process holds, mapped files included."""
     if not os.path.exists("/proc/self/statm"):
         pytest.skip("needs Linux's /proc")
 
@@ -98,7 +106,7 @@ def small_disk(tmp_path):
 
 @pytest.fixture(scope="session", params=PROCEDURES)
 def procedure(request):
-    """Make an estimator of one of the six procedures, small and quick unless told otherwise."""
+    """Make an estimator of one of the six procedures, small and quick by default."""
     estimator, encoder = PROCEDURES[request.param]
     return functools.partial(
         estimator, encoder=encoder, z=3, max_epochs=1, batch_size=16, random_state=0
@@ -107,7 +115,7 @@ def procedure(request):
 
 @pytest.fixture(scope="session")
 def trained(procedure, frames):
-    """An estimator of one of the six procedures, fitted to frames; the first seven judge epochs."""
+    """An estimator of one of the six procedures, fitted to frames; validated on the first seven."""
     return procedure(max_epochs=2, batch_size=9).fit(frames, X_val=frames[:7])
 
 
@@ -115,7 +123,7 @@ def trained(procedure, frames):
     scope="session", params=[FeaturePredictionEncoder, PerceptualAutoencoder, PixelAutoencoder]
 )
 def quick(request):
-    """Make one of the three estimators, small and quick unless told otherwise."""
+    """Make one of the three estimators, small and quick by default."""
     return functools.partial(request.param, z=3, max_epochs=1, batch_size=16, random_state=0)
 
 

@@ -1,8 +1,9 @@
 """Tables I and II and figures 6 to 9 of the paper, from records, beside the paper's numbers.
 
 Reads the records of `comparison` and `convergence`, the committed ones by default, and writes
-report.md, its figures, and runs.csv with all means into the folder --out. Takes seconds. Records of
-different settings never share a table or a figure, and a "-" is a number that does not exist yet.
+report.md, its figures, and runs.csv with the means of every z into the folder --out, in seconds.
+Records of different settings never share a table or a figure. A "-" is a number that does not exist
+yet.
 
     python -m benchmarks report out/mine.jsonl --out out/report
 """
@@ -18,7 +19,7 @@ from benchmarks import paper
 from benchmarks.records import RESULTS, markdown_table, save_figure, write_text
 from benchmarks.report import convergence, figure
 from benchmarks.report.aggregate import Group, group_runs, read_runs
-from benchmarks.report.tables import MISSING, coverage, full_table, table_1, table_2, to_csv
+from benchmarks.report.tables import MISSING, table_1, table_2, to_csv
 from benchmarks.splits import DATASETS
 
 COMPARISON, CONVERGENCE = RESULTS / "comparison.jsonl", RESULTS / "convergence.jsonl"
@@ -45,10 +46,6 @@ BLOCK_INTRODUCTION = (
     "image and in the simulator's units; the paper does not state its unit. Rows that do not say "
     '"paper settings" are this package\'s defaults.'
 )
-
-FULL = """Probe columns are validation losses of the seven probes, named by their hidden layers:
-mean squared error of positions in units, or log loss of classes. Seconds per epoch are those of the
-whole fit over its epochs."""
 
 TABLE_1 = """The paper trained these probes on the extra images, and ran it once. These learn from
 the training images, of which there are fewer."""
@@ -87,21 +84,9 @@ def write_report(sources: Sequence[Path], out: Path) -> list[Path]:
 
 
 def _sections(group: Group) -> list[str]:
-    """Lay out all that is known of a group."""
-    if group.runs.empty:
-        return [f"## {group.title}", "No results yet.", markdown_table(table_2(group))]
-    return [
-        f"## {group.title}",
-        group.describe(),
-        *_picture(group),
-        "### Table II: the best z of each row",
-        markdown_table(table_2(group)),
-        "### Everything measured",
-        FULL,
-        markdown_table(full_table(group)),
-        "### Repeats of each run",
-        markdown_table(coverage(group)),
-    ]
+    """Lay out table II of a group, and its figure."""
+    known = ["No results yet."] if group.runs.empty else [group.describe(), *_picture(group)]
+    return [f"## {group.title}", *known, markdown_table(table_2(group))]
 
 
 def _picture(group: Group) -> list[str]:

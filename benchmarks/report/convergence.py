@@ -89,39 +89,27 @@ def relative_losses(record: Mapping) -> list[float]:
     return list(losses / losses[0])  # NaN where training diverged
 
 
-def converged(record: Mapping) -> bool:
-    """Whether training ended because the loss no longer fell, not because epochs were over."""
-    return record["training"]["n_epochs"] < record["settings"]["max_epochs"]
-
-
 def table(trial: Trial) -> list[dict[str, str]]:
     """Lay out a row for each procedure, also for those without a curve."""
+    missing = dict.fromkeys(
+        ("epochs", "best epoch", "converged", "least loss", "last loss"), MISSING
+    )
     return [
-        {
-            "procedure": procedure.title,
-            **(
-                _row(trial.records[name])
-                if name in trial.records
-                else dict.fromkeys(_COLUMNS, MISSING)
-            ),
-        }
+        {"procedure": procedure.title}
+        | (_row(trial.records[name]) if name in trial.records else missing)
         for name, procedure in PROCEDURES.items()
     ]
 
 
-_COLUMNS = ("epochs", "best epoch", "converged", "least loss", "last loss")
-
-
 def _row(record: Mapping) -> dict[str, str]:
     training, losses = record["training"], relative_losses(record)
-    cells = (
-        str(training["n_epochs"]),
-        str(training["best_epoch"]),
-        "yes" if converged(record) else "no",
-        f"{np.nanmin(losses):.3f}",
-        f"{losses[-1]:.3f}",
-    )
-    return dict(zip(_COLUMNS, cells, strict=True))
+    return {
+        "epochs": str(training["n_epochs"]),
+        "best epoch": str(training["best_epoch"]),
+        "converged": "yes" if training["n_epochs"] < record["settings"]["max_epochs"] else "no",
+        "least loss": f"{np.nanmin(losses):.3f}",
+        "last loss": f"{losses[-1]:.3f}",
+    }
 
 
 def draw(trial: Trial) -> Figure:

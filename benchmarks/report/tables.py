@@ -8,7 +8,7 @@ import pandas as pd
 
 from benchmarks import paper
 from benchmarks.records import fingerprint
-from benchmarks.report.aggregate import AVERAGED, PRESETS, TITLES, Group
+from benchmarks.report.aggregate import PRESETS, TITLES, Group
 from benchmarks.splits import PIXELS_PER_UNIT
 
 MISSING = "-"
@@ -60,41 +60,6 @@ def table_2(group: Group) -> list[dict[str, str]]:
         known = {"procedure": "state of the art then", "paper": accuracy}
         table.append(dict.fromkeys(table[0], MISSING) | known)
     return table
-
-
-def coverage(group: Group) -> list[dict[str, str]]:
-    """Lay out how many repeats there are at each z; one without an embedding counts at any."""
-    repeats = group.means["repeats"]
-    sizes = sorted({*repeats.index.unique("z")} - {0})
-    return [
-        {
-            "procedure": title(*row),
-            **{
-                f"z = {z}": _number_of_repeats(repeats.get((*row, z), repeats.get((*row, 0), 0)))
-                for z in sizes
-            },
-        }
-        for row in repeats.index.droplevel("z").drop_duplicates()
-    ]
-
-
-def full_table(group: Group) -> list[dict[str, str]]:
-    """Lay out every z that a row was run with, and the validation losses of all probes."""
-    return [
-        {
-            "procedure": title(procedure, preset),
-            "z": str(z or MISSING),
-            group.measure: shown_measure(group, row),
-            "repeats": _number_of_repeats(row["repeats"]),
-            **{
-                name: _number(row[name], ",.0f" if row[name] >= 1000 else ".4g")
-                for name in AVERAGED
-                if name != "test"
-            },
-            "selected": row["selected"] or MISSING,
-        }
-        for (procedure, preset, z), row in group.means[group.means["repeats"] > 0].iterrows()
-    ]
 
 
 def table_1(groups: Iterable[Group]) -> list[dict[str, str]]:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +44,6 @@ from benchmarks.splits import (
 )
 
 PRESETS = ("defaults", "paper")
-# Parameters that do not decide what is learned.
-IGNORED = {"verbose", "describe", "memory", "checkpoint_dir"}
 
 
 def make_runs(
@@ -61,10 +60,7 @@ def make_runs(
     way, or not at all, has no preset, so that both presets share it. All that decides the result is
     in a run: with defaults of another version, it is another run.
 
-    Examples
-    --------
-    >>> runs = make_runs("svhn", ["I-F-FP", "pca", "mean"], "paper", [64, 128], 1, Budget())
-    >>> for run in runs:
+    >>> for run in make_runs("svhn", ["I-F-FP", "pca", "mean"], "paper", [64, 128], 1, Budget()):
     ...     print(run["procedure"], run["preset"], run["z"], run["repeat"])
     I-F-FP paper 64 0
     pca None 64 0
@@ -72,34 +68,30 @@ def make_runs(
     I-F-FP paper 128 0
     pca None 128 0
     """
-    task, names = DATASETS[dataset].task, list(procedures)
-    keys = dict.fromkeys(
-        (
-            name,
-            preset if METHODS[name].make_as_paper else None,
-            z if METHODS[name].z is None else METHODS[name].z,
-            repeat,
-        )
-        for repeat in range(n_repeats)
-        for z in zs
-        for name in names
-    )
     runs = []
-    for procedure, preset_of_row, z, repeat in keys:
+    for repeat, z, name in product(range(n_repeats), zs, procedures):
+        method = METHODS[name]
         run = {
             "dataset": dataset,
-            "procedure": procedure,
-            "preset": preset_of_row,
-            "z": z,
+            "procedure": name,
+            "preset": preset if method.make_as_paper else None,
+            "z": z if method.z is None else method.z,
             "repeat": repeat,
             "seed": repeat,
             "settings": budget_settings(dataset, budget),
         }
-        parameters = make_method(run).get_params()
-        run["parameters"] = {k: v for k, v in parameters.items() if k not in IGNORED}
-        run["probe_settings"] = probe_settings(task)
-        runs.append(run)
+        run["parameters"] = get_parameters(run)
+        run["probe_settings"] = probe_settings(DATASETS[dataset].task)
+        if run not in runs:
+            runs.append(run)
     return runs
+
+
+def get_parameters(run: Mapping, **parameters: Any) -> dict:
+    """Return the parameters of a run's method that decide what is learned."""
+    ignored = {"verbose", "describe", "memory", "checkpoint_dir"}
+    found = make_method(run, **parameters).get_params()
+    return {name: value for name, value in found.items() if name not in ignored}
 
 
 def make_method(run: Mapping, **parameters: Any) -> Any:
@@ -166,13 +158,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--dataset", choices=DATASETS, required=True, help="which data set")
     add("--out", type=Path, default=RESULTS / "comparison.jsonl", help="file of the records")
+    what = f"which rows: all, {', '.join(METHODS)}"
     add(
         "--procedures",
         nargs="+",
         choices=["all", *METHODS],
         default=["all"],
         metavar="NAME",
-        help=f"which rows: all, {', '.join(METHODS)}",
+        help=what,
     )
     add("--z", type=int, nargs="+", default=[64, 128, 256], help="sizes of the embedding")
     add("--repeats", type=int, default=4, help="number of seeds")

@@ -21,7 +21,7 @@ from benchmarks.grid import run_grid
 from benchmarks.methods import PROCEDURES, check_not_interrupted, split_as_paper, train_as_paper
 from benchmarks.records import RESULTS, describe_machine
 from benchmarks.splits import BUDGETS, DATASETS, budget_settings, get_budget, load_split
-from benchmarks.studies.comparison import IGNORED, make_method
+from benchmarks.studies.comparison import get_parameters, make_method
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,8 +29,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--dataset", choices=DATASETS, required=True, help="which data set")
     add("--out", type=Path, default=RESULTS / "convergence.jsonl", help="file of the records")
+    what = f"which curves: {', '.join(PROCEDURES)}"
     add(
-        "--procedures", nargs="+", choices=PROCEDURES, default=list(PROCEDURES), help="which curves"
+        "--procedures", nargs="+", choices=PROCEDURES, default=PROCEDURES, metavar="NAME", help=what
     )
     add("--z", type=int, default=64, help="size of the embedding")
     add("--patience", type=int, default=15, help="epochs without a better one that end training")
@@ -59,9 +60,7 @@ def main(args: argparse.Namespace) -> int:
             "seed": 0,
             "settings": settings,
         }
-        parameters = make_method(run, patience=args.patience).get_params()
-        run["parameters"] = {k: v for k, v in parameters.items() if k not in IGNORED}
-        runs.append(run)
+        runs.append({**run, "parameters": get_parameters(run, patience=args.patience)})
     return run_grid(
         runs,
         compute,

@@ -44,10 +44,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
     add = parser.add_argument
     add("--out", type=Path, default=RESULTS / "engines.jsonl", help="file of the record")
-    add("--images", type=int, default=50_000, help="to embed")
-    add("--train-images", type=int, default=5000, help="to train on")
-    add("--epochs", type=int, default=2, help="of which the last one counts")
-    add("--batch-size", type=int, default=512, help="of training, over all processes")
+    add("--images", type=int, default=50_000, help="frames to embed")
+    add("--train-images", type=int, default=5000, help="frames to train on")
+    add("--epochs", type=int, default=2, help="of training; the last one is timed")
+    add("--batch-size", type=int, default=512, help="images in a batch, over all processes")
     add("--repeats", type=int, default=3, help="times that everything is measured")
     add("--processes", type=int, nargs="+", default=[1, 2], help="numbers of processes")
     add("--data-home", type=Path, help="where frames are kept between runs")
@@ -65,14 +65,8 @@ def main(args: argparse.Namespace) -> None:
     measured = defaultdict(list)
     with tempfile.TemporaryDirectory() as folder:
         source, target = f"{folder}/frames.zarr", f"{folder}/embedding.zarr"
-        stored = zarr.open_array(
-            source,
-            mode="w",
-            shape=frames[: args.images].shape,
-            chunks=(CHUNK, *frames.shape[1:]),
-            dtype=np.uint8,
-        )
-        stored[:] = frames[: args.images]
+        chunks = (min(CHUNK, args.images), *frames.shape[1:])
+        zarr.create_array(source, data=frames[: args.images], chunks=chunks)
         np.save(f"{folder}/frames.npy", frames[: args.train_images])
         encoder = f"{folder}/encoder.safetensors"
         FeaturePredictionEncoder(Z, max_epochs=1, random_state=0).fit(frames[:2000]).save(encoder)
@@ -87,16 +81,9 @@ def main(args: argparse.Namespace) -> None:
                 seconds = train_with_accelerate(folder, args.epochs, args.batch_size, n)
                 measured[f"accelerate, {n} processes"].append(args.train_images / seconds)
 
+    names = ("images", "train_images", "batch_size", "repeats", "processes")
     record = {
-        "settings": {
-            "images": args.images,
-            "train_images": args.train_images,
-            "batch_size": args.batch_size,
-            "repeats": args.repeats,
-            "processes": args.processes,
-            "chunk": CHUNK,
-            "z": Z,
-        },
+        "settings": {name: getattr(args, name) for name in names} | {"chunk": CHUNK, "z": Z},
         "machine": describe_machine(),
         "images_per_second": measured,
     }

@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import product
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -40,6 +40,7 @@ from benchmarks.records import (
     markdown_table,
     read_records,
     save_figure,
+    spread,
 )
 from benchmarks.splits import (
     DATASETS,
@@ -76,41 +77,35 @@ N_TIMED = {"frozen": 128, "encoder": 2048}
 REPEATS = 3
 
 
-class Row(NamedTuple):
-    """A loss network of the study: its title, and (network, layer) of torchvision.
-
-    With more than one, encoders learn from all at once.
-    """
-
-    title: str
-    layers: tuple[tuple[str, str], ...]
-
-    def make(self) -> list:
-        """Describe the network, and fetch weights that the package does not have."""
-        return [
-            LossNetwork(name, layer=layer)
-            if (name, layer) in SHIPPED
-            else LossNetwork(
-                name, layer=layer, weights=str(fetch_weights(name)), pool=GRID.get(name, "flatten")
-            )
-            for name, layer in self.layers
-        ]
-
-
+# Title, and (network, layer) of torchvision; from several, encoders learn at once.
 NETWORKS = {
-    "alexnet-relu2": Row("AlexNet relu2", (("alexnet", "features.4"),)),
-    "vgg16-relu4_3": Row("VGG16 relu4_3", (("vgg16", "features.22"),)),
-    "alexnet-relu1": Row("AlexNet relu1", (("alexnet", "features.1"),)),
-    "alexnet-relu3": Row("AlexNet relu3", (("alexnet", "features.7"),)),
-    "alexnet-relu4": Row("AlexNet relu4", (("alexnet", "features.9"),)),
-    "alexnet-relu5": Row("AlexNet relu5", (("alexnet", "features.11"),)),
-    "vgg16-relu2_2": Row("VGG16 relu2_2", (("vgg16", "features.8"),)),
-    "vgg16-relu3_3": Row("VGG16 relu3_3", (("vgg16", "features.15"),)),
-    "both": Row(
-        "AlexNet relu2 and VGG16 relu4_3", (("alexnet", "features.4"), ("vgg16", "features.22"))
+    "alexnet-relu2": ("AlexNet relu2", [("alexnet", "features.4")]),
+    "vgg16-relu4_3": ("VGG16 relu4_3", [("vgg16", "features.22")]),
+    "alexnet-relu1": ("AlexNet relu1", [("alexnet", "features.1")]),
+    "alexnet-relu3": ("AlexNet relu3", [("alexnet", "features.7")]),
+    "alexnet-relu4": ("AlexNet relu4", [("alexnet", "features.9")]),
+    "alexnet-relu5": ("AlexNet relu5", [("alexnet", "features.11")]),
+    "vgg16-relu2_2": ("VGG16 relu2_2", [("vgg16", "features.8")]),
+    "vgg16-relu3_3": ("VGG16 relu3_3", [("vgg16", "features.15")]),
+    "both": (
+        "AlexNet relu2 and VGG16 relu4_3",
+        [("alexnet", "features.4"), ("vgg16", "features.22")],
     ),
 }
 MAIN = ("alexnet-relu2", "vgg16-relu4_3")
+
+
+def make_network(name: str) -> list[LossNetwork]:
+    """Describe a row's networks, and fetch weights that the package does not have."""
+    return [
+        LossNetwork(
+            network,
+            layer=layer,
+            weights="default" if (network, layer) in SHIPPED else str(fetch_weights(network)),
+            pool=GRID.get(network, "flatten"),
+        )
+        for network, layer in NETWORKS[name][1]
+    ]
 
 
 def make_runs(
@@ -166,16 +161,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--out", type=Path, default=RESULTS / "loss_networks.jsonl", help="file of the records")
     add("--datasets", nargs="+", choices=QUALITY, default=list(QUALITY), help="which data sets")
-    add(
-        "--networks",
-        nargs="+",
-        choices=NETWORKS,
-        default=list(NETWORKS),
-        metavar="NAME",
-        help=f"which: {', '.join(NETWORKS)}",
-    )
-    add("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of the two main networks")
-    add("--epochs", type=int, nargs="+", default=[3, 12], help="budgets of training")
+    what = f"which: {', '.join(NETWORKS)}"
+    add("--networks", nargs="+", choices=NETWORKS, default=NETWORKS, metavar="NAME", help=what)
+    add("--seeds", type=int, nargs="+", default=[0, 1, 2], help="seeds of the two main networks")
+    add("--epochs", type=int, nargs="+", default=[3, 12], help="encoders train for each of these")
     add("--z", type=int, default=64, help="size of the embedding")
     add(
         "--images",
@@ -219,20 +208,17 @@ def main(args: argparse.Namespace) -> int:
 
 def load_resized(dataset: str, args: argparse.Namespace) -> Splits:
     """Load a data set, resized instead of tiled: deep layers need things to be large."""
-    splits = load_splits(
-        dataset, Budget(*args.images, stride=10), data_home=args.data_home, n_jobs=args.n_jobs
-    )
+    budget = Budget(*args.images, stride=10)
+    splits = load_splits(dataset, budget, data_home=args.data_home, n_jobs=args.n_jobs)
 
     def resized(images: np.ndarray) -> np.ndarray:
         if images.shape[1:3] == (SIDE, SIDE):
             return images
         return resize(torch.from_numpy(images), [SIDE, SIDE], antialias=True).numpy()
 
+    (labelled, y), (test, y_test) = splits.labelled, splits.test
     return Splits(
-        splits.task,
-        resized(splits.unlabelled),
-        (resized(splits.labelled[0]), splits.labelled[1]),
-        (resized(splits.test[0]), splits.test[1]),
+        splits.task, resized(splits.unlabelled), (resized(labelled), y), (resized(test), y_test)
     )
 
 
@@ -246,14 +232,14 @@ def compute(
 ) -> dict:
     """Probe frozen features, or train an encoder and probe it."""
     splits, z, epochs = data[run["dataset"]], run["settings"]["z"], run["epochs"]
-    frozen = Frozen(NETWORKS[run["network"]].make(), z, memory)
+    frozen = Frozen(make_network(run["network"]), z, memory)
     frozen.fit(splits.unlabelled)  # before training, whose time is to count no features
     transformer: Any = frozen
     training: dict = {}
     if epochs is not None:
         transformer = FeaturePredictionEncoder(
             z,
-            loss_network=NETWORKS[run["network"]].make(),
+            loss_network=make_network(run["network"]),
             max_epochs=epochs,
             patience=epochs,
             memory=memory,
@@ -342,40 +328,35 @@ def summary(records: Sequence[Mapping], dataset: str) -> list[dict]:
     "gain" is by how much the encoder is better, seed by seed; "budgets" holds qualities by epochs.
     """
     common_settings(records)
+    median, sign = statistics.median, -1 if DATASETS[dataset].task == "position" else 1
     rows = []
-    for name in NETWORKS:
+    for name, (title, _) in NETWORKS.items():
         here = [r for r in records if (r["dataset"], r["network"]) == (dataset, name)]
         largest = max((r["epochs"] or 0 for r in here), default=0)
+        trained = [r for r in here if r["epochs"] == largest]
         frozen = {r["seed"]: _quality(r) for r in here if r["epochs"] is None}
-        encoder = {r["seed"]: _quality(r) for r in here if r["epochs"] == largest}
+        encoder = {r["seed"]: _quality(r) for r in trained}
         seeds = sorted(frozen.keys() & encoder.keys())
         if not seeds:
             continue
-        sign = -1 if DATASETS[dataset].task == "position" else 1
-        trained = [r for r in here if r["epochs"] == largest]
+        speeds = [(r["embedding"]["frozen"], r["embedding"]["encoder"]) for r in trained]
+        sizes = [r["training"]["n_images"] + PROJECTION_SAMPLE for r in trained]
+        budgets = {r["epochs"] for r in here} - {None}
         rows.append(
             {
                 "name": name,
-                "title": NETWORKS[name].title,
+                "title": title,
                 "seeds": len(seeds),
                 "frozen": [frozen[seed] for seed in seeds],
                 "encoder": [encoder[seed] for seed in seeds],
                 "gain": [sign * (encoder[seed] - frozen[seed]) for seed in seeds],
-                "budgets": {
-                    budget: [_quality(r) for r in here if r["epochs"] == budget]
-                    for budget in {r["epochs"] for r in here} - {None}
-                },
+                "budgets": {n: [_quality(r) for r in here if r["epochs"] == n] for n in budgets},
                 # Not timed in fit, which may find them in the cache.
-                "features_seconds": statistics.median(
-                    (r["training"]["n_images"] + PROJECTION_SAMPLE) / r["embedding"]["frozen"]
-                    for r in trained
-                ),
-                "training_seconds": statistics.median(r["training"]["seconds"] for r in trained),
-                "frozen_speed": statistics.median(r["embedding"]["frozen"] for r in trained),
-                "encoder_speed": statistics.median(r["embedding"]["encoder"] for r in trained),
-                "ratio": statistics.median(
-                    r["embedding"]["encoder"] / r["embedding"]["frozen"] for r in trained
-                ),
+                "features_seconds": median(n / f for n, (f, _) in zip(sizes, speeds, strict=True)),
+                "training_seconds": median(r["training"]["seconds"] for r in trained),
+                "frozen_speed": median(f for f, _ in speeds),
+                "encoder_speed": median(e for _, e in speeds),
+                "ratio": median(e / f for f, e in speeds),
             }
         )
     return rows
@@ -386,18 +367,17 @@ def table(records: Sequence[Mapping], dataset: str) -> str:
     digits, _ = QUALITY[dataset]
     rows = summary(records, dataset)
     budgets = sorted(set().union(*(row["budgets"] for row in rows)))
-
     return markdown_table(
         {
             "loss network": row["title"],
-            "frozen, PCA": _spread(row["frozen"], digits),
+            "frozen, PCA": spread(row["frozen"], digits),
             **{
-                f"encoder, {budget} epochs": (
-                    _spread(row["budgets"][budget], digits) if budget in row["budgets"] else "-"
-                )
-                for budget in budgets
+                f"encoder, {n} epochs": spread(row["budgets"][n], digits)
+                if n in row["budgets"]
+                else "-"
+                for n in budgets
             },
-            "encoder better by": _spread(row["gain"], digits, "+"),
+            "encoder better by": spread(row["gain"], digits, "+"),
             "features, s": f"{row['features_seconds']:.0f}",
             "training, s": f"{row['training_seconds']:.0f}",
             "frozen, images/s": f"{row['frozen_speed']:,.0f}",
@@ -407,11 +387,6 @@ def table(records: Sequence[Mapping], dataset: str) -> str:
         }
         for row in rows
     )
-
-
-def _spread(values: Sequence[float], digits: int, sign: str = "") -> str:
-    mean = f"{statistics.mean(values):{sign}.{digits}f}"
-    return mean if len(values) == 1 else f"{mean} ± {statistics.pstdev(values):.{digits}f}"
 
 
 def block(results: Path) -> str:
@@ -446,7 +421,7 @@ def short_block(results: Path) -> str:
     )
 
     def both(row: Mapping, digits: int) -> str:
-        return " → ".join(_spread(row[way], digits) for way in ("frozen", "encoder"))
+        return " → ".join(spread(row[way], digits) for way in ("frozen", "encoder"))
 
     rows = sorted(positions.values(), key=lambda row: (" and " in row["title"], row["title"]))
     table = markdown_table(
@@ -482,35 +457,30 @@ def draw(records: Sequence[Mapping]) -> Any:
     colors = dict(zip(NETWORKS, hues, strict=True))
     for panel, dataset in zip(panels, drawn, strict=True):
         for row in summary(records, dataset):
+            color, marker = colors[row["name"]], markers[row["name"]]
             times = [1000 / row["frozen_speed"], 1000 / row["encoder_speed"]]
-            means = [statistics.mean(row["frozen"]), statistics.mean(row["encoder"])]
-            spreads = [statistics.pstdev(row["frozen"]), statistics.pstdev(row["encoder"])]
-            style = {"color": colors[row["name"]], "marker": markers[row["name"]]}
-            panel.plot(times, means, color=style["color"], linewidth=0.8, alpha=0.5)
-            for i, fill in enumerate(("none", style["color"])):
+            means = [statistics.mean(row[way]) for way in ("frozen", "encoder")]
+            panel.plot(times, means, color=color, linewidth=0.8, alpha=0.5)
+            for i, (way, fill) in enumerate((("frozen", "none"), ("encoder", color))):
                 panel.errorbar(
-                    times[i], means[i], spreads[i], **style, markerfacecolor=fill, capsize=3,
-                    markersize=8, linestyle="none", label=row["title"] if i else None,
+                    times[i], means[i], statistics.pstdev(row[way]), color=color, marker=marker,
+                    markerfacecolor=fill, capsize=3, markersize=8, linestyle="none",
+                    label=row["title"] if i else None,
                 )  # fmt: skip
-        panel.set_xscale("log")
         panel.set(
+            xscale="log",
             xlabel=f"embedding time (ms per image, {THREADS} thread)",
+            ylabel="test accuracy, higher is better",
             title=DATASETS[dataset].title,
         )
         panel.grid(alpha=0.3)
         if DATASETS[dataset].task == "position":
-            panel.set_ylabel("test distance (pixels, logarithmic), lower is better")
-            panel.set_yscale("log")
+            panel.set(yscale="log", ylabel="test distance (pixels, logarithmic), lower is better")
             panel.set_yticks([1, 2, 3, 5, 10, 15], labels=["1", "2", "3", "5", "10", "15"])
             panel.minorticks_off()
             panel.invert_yaxis()
-        else:
-            panel.set_ylabel("test accuracy, higher is better")
     panels[-1].legend(
-        loc="center left",
-        bbox_to_anchor=(1.01, 0.5),
-        frameon=False,
-        fontsize=8,
+        loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=8,
         title="filled: encoder\nhollow: frozen, PCA",
-    )
+    )  # fmt: skip
     return figure

@@ -52,7 +52,8 @@ class VirtualImages:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
     add = parser.add_argument
-    add("--rows", nargs="+", choices=ROWS, default=list(ROWS), help="which, by number of images")
+    what = f"numbers of images: {', '.join(ROWS)}"
+    add("--rows", nargs="+", choices=ROWS, default=list(ROWS), metavar="N", help=what)
     add("--max-epochs", type=int, default=1, help="epochs of each fit")
     add("--out", type=Path, default=RESULTS / "memory.jsonl", help="file of the records")
 

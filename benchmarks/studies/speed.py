@@ -29,7 +29,6 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -63,48 +62,30 @@ EMBEDDED_AT_ONCE_224 = 64  # images of 224x224 are 12 times as large
 MATRIX_SIZES = (1024, 2048, 3072)
 
 
-class Ratio(NamedTuple):
-    """One measured series over another, and its target."""
-
-    title: str
-    of: str
-    to: str
-    at_least: float
-
-
+# Title, series, the series it is divided by, and the target of the ratio.
 RATIOS = (
-    Ratio(
+    (
         "FeaturePredictionEncoder (I-F-FP) / its textbook loop",
-        "package I-F-FP",
-        "textbook I-F-FP",
-        2.5,
+        ("package I-F-FP", "textbook I-F-FP", 2.5),
     ),
-    Ratio(
+    (
         "FeaturePredictionEncoder (I-F-FP) / textbook loop of I-I-PS",
-        "package I-F-FP",
-        "textbook I-I-PS",
-        5,
+        ("package I-F-FP", "textbook I-I-PS", 5),
     ),
-    Ratio(
+    (
         "PerceptualAutoencoder (I-I-PS) / its textbook loop",
-        "package I-I-PS",
-        "textbook I-I-PS",
-        1.3,
+        ("package I-I-PS", "textbook I-I-PS", 1.3),
     ),
-    Ratio(
+    (
         "FeaturePredictionEncoder (F-F-FP) / its textbook loop",
-        "package F-F-FP",
-        "textbook F-F-FP",
-        1.5,
+        ("package F-F-FP", "textbook F-F-FP", 1.5),
     ),
-    Ratio(
+    (
         "training with skorch (I-F-FP) / the same step in a bare loop",
-        "package I-F-FP",
-        "bare loop",
-        0.95,
+        ("package I-F-FP", "bare loop", 0.95),
     ),
-    Ratio("transform / encoder, BatchNorm not folded", "transform", "encoder", 1.4),
-    Ratio("arithmetic of training (I-F-FP) / peak", "arithmetic", "matrix product", 0.5),
+    ("transform / encoder, BatchNorm not folded", ("transform", "encoder", 1.4)),
+    ("arithmetic of training (I-F-FP) / peak", ("arithmetic", "matrix product", 0.5)),
 )
 
 # Titles of the series that embed.
@@ -122,15 +103,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--out", type=Path, default=RESULTS / "speed.jsonl", help="file of the record")
     add("--repeats", type=int, default=5, help="times that everything is measured")
-    add("--images", type=int, default=4096, help=f"a {DECODED_SHARE}th of them where decoded")
+    add("--images", type=int, default=4096, help=f"frames; a {DECODED_SHARE}th where decoded")
+    what = f"{', '.join(PROCEDURES)}; {DEFAULT} always is compared"
     add(
-        "--procedures",
-        nargs="+",
-        choices=PROCEDURES,
-        default=list(PROCEDURES),
-        help=f"to compare with the textbook; {DEFAULT} always is",
+        "--procedures", nargs="+", choices=PROCEDURES, default=PROCEDURES, metavar="NAME", help=what
     )
-    add("--seconds", type=float, default=2.0, help="to time a forward pass or a product for")
+    add("--seconds", type=float, default=2.0, help="that a forward pass is timed for")
     add("--textbook-batch", type=int, default=512, help="images in a step of the textbook loop")
     add("--data-home", type=Path, help="where frames are kept between runs")
     add("--n-jobs", type=int, default=-1, help="processes for frames")
@@ -150,15 +128,10 @@ def main(args: argparse.Namespace) -> None:
                 bar.update()
     measured["arithmetic"] = [speed * flops_per_image for speed in measured[f"package {DEFAULT}"]]
 
+    settings = {name: getattr(args, name) for name in ("repeats", "seconds", "textbook_batch")}
+    settings |= {"images": len(images), "z": Z, "threads": torch.get_num_threads()}
     record = {
-        "settings": {
-            "images": len(images),
-            "repeats": args.repeats,
-            "seconds": args.seconds,
-            "textbook_batch": args.textbook_batch,
-            "z": Z,
-            "threads": torch.get_num_threads(),
-        },
+        "settings": settings,
         "machine": describe_machine(),
         "flops_per_image": flops_per_image,
         "measured": measured,
@@ -171,16 +144,10 @@ def main(args: argparse.Namespace) -> None:
 def make_contenders(
     args: argparse.Namespace, images: np.ndarray
 ) -> tuple[list[Callable[[], dict[str, float]]], float]:
-    """Prepare everything that is timed.
+    """Prepare everything that is timed, and count the operations of training on one image.
 
-    Returns
-    -------
-    contenders : list of callable
-        Each times itself once in a new process and returns values by series: images per second,
-        milliseconds per image ("once ...") or FLOP/s ("matrix product").
-    flops_per_image : float
-        Floating-point operations of training the default procedure on one image, forwards and
-        backwards.
+    Each contender times itself once in a new process and returns values by series: images per
+    second, milliseconds per image ("once ...") or FLOP/s ("matrix product").
     """
     from torchvision.models import mobilenet_v3_small
 
@@ -238,8 +205,8 @@ def time_transform(estimator, images, seconds: float) -> float:
 
 def time_bare_loop(fitted, images) -> dict[str, float]:
     """Time the bare loop over all images, after one over a few."""
-    BareLoop(fitted, images[:WARM_UP]).contend()
-    return BareLoop(fitted, images).contend()
+    BareLoop(fitted, images[:WARM_UP]).images_per_second()
+    return {"bare loop": BareLoop(fitted, images).images_per_second()}
 
 
 def time_forward(module, images, size: int, seconds: float) -> float:
@@ -268,27 +235,20 @@ def time_fit(procedure: str, estimator, images) -> dict[str, float]:
 
 
 class BareLoop:
-    """The training step of a fitted FeaturePredictionEncoder, over tensors that are ready.
-
-    The same modules, batch size, loss and optimizer, and nothing else.
-    """
+    """The training step of a fitted encoder over tensors that are ready, and nothing else."""
 
     def __init__(self, fitted, images):
-        self.fitted = fitted
-        self.images = torch.from_numpy(images).permute(0, 3, 1, 2)
         size = images.shape[1:3]
+        self.images = torch.from_numpy(images).permute(0, 3, 1, 2)
+        self.batch_size = fitted.batch_size_
         self.preprocess = Preprocess(size)
         self.loss = ProjectedFeatureLoss(fitted.loss_network_.n_features(size))
         n_outputs = fitted.decoder_[-1].out_features
         self.targets = torch.randn(len(images), n_outputs + 1)  # the residual is the last column
-        self.start_again()
-
-    def start_again(self) -> None:
-        """Take new copies of the modules, and a new optimizer."""
-        self.encoder = copy.deepcopy(self.fitted.encoder_).train()
-        self.decoder = copy.deepcopy(self.fitted.decoder_).train()
+        self.encoder = copy.deepcopy(fitted.encoder_).train()
+        self.decoder = copy.deepcopy(fitted.decoder_).train()
         parameters = [*self.encoder.parameters(), *self.decoder.parameters()]
-        self.optimizer = torch.optim.Adam(parameters, lr=self.fitted.lr, fused=True)
+        self.optimizer = torch.optim.Adam(parameters, lr=fitted.lr, fused=True)
 
     def step(self, rows) -> None:
         """Train on some images."""
@@ -298,18 +258,17 @@ class BareLoop:
         self.optimizer.step()
 
     @keep_freed_memory()
-    def contend(self) -> dict[str, float]:
-        """Train from the start on all images once, in random order."""
-        self.start_again()
+    def images_per_second(self) -> float:
+        """Train on all images once, in random order."""
         start = time.perf_counter()
         order = torch.randperm(len(self.images))
-        for rows in order.split(self.fitted.batch_size_):
+        for rows in order.split(self.batch_size):
             self.step(rows)
-        return {"bare loop": len(order) / (time.perf_counter() - start)}
+        return len(order) / (time.perf_counter() - start)
 
     def flops_per_image(self) -> float:
         """Count floating-point operations of convolutions and matrix products in a step."""
-        rows = torch.arange(min(self.fitted.batch_size_, len(self.images)))
+        rows = torch.arange(min(self.batch_size, len(self.images)))
         with FlopCounterMode(display=False) as counter:
             self.step(rows)
         return counter.get_total_flops() / len(rows)
@@ -335,16 +294,16 @@ def median_ratio(record: Mapping, of: str, to: str) -> tuple[float, float, float
 def ratio_table(record: Mapping) -> str:
     """Lay out the ratios and their targets."""
     rows = []
-    for ratio in RATIOS:
-        if {ratio.of, ratio.to} <= record["measured"].keys():
-            median, least, greatest = median_ratio(record, ratio.of, ratio.to)
+    for title, (of, to, target) in RATIOS:
+        if {of, to} <= record["measured"].keys():
+            median, least, greatest = median_ratio(record, of, to)
             rows.append(
                 {
-                    "ratio": ratio.title,
+                    "ratio": title,
                     "median": f"{median:.2f}",
                     "range": f"{least:.2f} to {greatest:.2f}",
-                    "at least": f"{ratio.at_least:g}",
-                    "met": "yes" if median >= ratio.at_least else "no",
+                    "at least": f"{target:g}",
+                    "met": "yes" if median >= target else "no",
                 }
             )
     return markdown_table(rows)
@@ -438,48 +397,32 @@ def draw(record: Mapping):
     # Brightness and hatching differ for print in grey; colours of Okabe and Ito.
     package = {"color": "#0072B2", "edgecolor": "black"}
     other = {"color": "#E8D9A0", "edgecolor": "black", "hatch": "//"}
-
     figure = Figure(figsize=(12, 5.2), dpi=100, layout="constrained")
     left, right = figure.subplots(1, 2)
 
     def bars(axes, places, series, **style):
         middle = np.array([_median(record, name) for name in series])
-        ends = np.array([_ends(record, name) for name in series]).T
-        spread = np.abs(ends - middle)
+        spread = np.abs(np.array([_ends(record, name) for name in series]).T - middle)
         drawn = axes.barh(places, middle, xerr=spread, capsize=3, ecolor="0.35", **style)
-        labels = [f"{value:,.0f}" for value in middle]
-        axes.bar_label(drawn, labels, padding=5, fontsize=10)
+        axes.bar_label(drawn, [f"{value:,.0f}" for value in middle], padding=5, fontsize=10)
 
     procedures = _procedures(record)
     places = np.arange(len(procedures))
-    height = 0.38
-    bars(
-        left,
-        places - height / 2,
-        [f"package {name}" for name in procedures],
-        height=height,
-        label="this package",
-        **package,
-    )
-    bars(
-        left,
-        places + height / 2,
-        [f"textbook {name}" for name in procedures],
-        height=height,
-        label="textbook loop",
-        **other,
-    )
+    for who, label, shift, style in (
+        ("package", "this package", -0.19, package),
+        ("textbook", "textbook loop", 0.19, other),
+    ):
+        series = [f"{who} {name}" for name in procedures]
+        bars(left, places + shift, series, height=0.38, label=label, **style)
     left.set_yticks(places, procedures, fontsize=11)
     left.set_title("Training", fontsize=13)
     left.legend(loc="lower right", fontsize=11)
 
     bars(right, [0], ["transform"], height=0.6, **package)
-    others = [series for series in EMBEDDING if series != "transform"]
-    bars(right, range(1, len(EMBEDDING)), others, height=0.6, **other)
+    bars(right, range(1, len(EMBEDDING)), list(EMBEDDING)[1:], height=0.6, **other)
     titles = [title.replace(", ", ",\n").replace(" (", "\n(") for title in EMBEDDING.values()]
     right.set_yticks(range(len(EMBEDDING)), titles, fontsize=11)
     right.set_title("Embedding", fontsize=13)
-
     for axes in (left, right):
         axes.invert_yaxis()
         axes.set_xlabel("images per second", fontsize=11)

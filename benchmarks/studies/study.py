@@ -21,6 +21,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 from unittest.mock import patch
@@ -88,14 +89,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
     add = parser.add_argument
     add("--out", type=Path, default=RESULTS / "study.jsonl", help="file of the records")
-    add(
-        "--variants",
-        nargs="+",
-        choices=VARIANTS,
-        default=list(VARIANTS),
-        metavar="NAME",
-        help=f"which rows: {', '.join(VARIANTS)}",
-    )
+    what = f"which rows: {', '.join(VARIANTS)}"
+    add("--variants", nargs="+", choices=VARIANTS, default=VARIANTS, metavar="NAME", help=what)
     add("--seeds", type=int, nargs="+", default=[0, 1, 2], help="each trains once")
     add("--rollouts", type=int, default=1200, help="unlabelled rollouts")
     add("--labelled-rollouts", type=int, default=600, help="for the probes")
@@ -110,21 +105,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Compute what is missing, print the table and draw the picture."""
-    settings = {
-        "rollouts": args.rollouts,
-        "stride": args.stride,
-        "labelled_rollouts": args.labelled_rollouts,
-        "labelled_stride": args.labelled_stride,
-        "test_rollouts": args.test_rollouts,
-        "z": args.z,
-        "max_epochs": args.max_epochs,
-    }
+    names = ("rollouts", "stride", "labelled_rollouts", "labelled_stride", "test_rollouts")
+    settings = {name: getattr(args, name) for name in (*names, "z", "max_epochs")}
+    runs = [
+        {"variant": name, "seed": seed, "settings": settings}
+        for seed, name in product(args.seeds, args.variants)
+    ]
     status = run_grid(
-        [
-            {"variant": name, "seed": seed, "settings": settings}
-            for seed in args.seeds
-            for name in args.variants
-        ],
+        runs,
         partial(compute, results=args.out, n_jobs=args.n_jobs),
         args.out,
         load=lambda _: load_frames(settings, args),
@@ -245,42 +233,40 @@ class StopAfter(Callback):
 
 
 def summary(records: list[dict]) -> list[dict]:
-    """Return mean and spread over the seeds of each variant, and its least time."""
+    """Return distances in pixels over the seeds of each variant, and its least time."""
     common_settings(records)
     rows = []
     for name, variant in VARIANTS.items():
         of_variant = [record for record in records if record["variant"] == name]
-        if not of_variant:
-            continue
-        distances = [PIXELS_PER_UNIT * record["test_measure"] for record in of_variant]
-        # The least says most: other work on a machine only ever adds to it.
-        fastest = min(of_variant, key=lambda record: record["training"]["seconds"])
-        rows.append(
-            {
-                "name": name,
-                "title": variant.title,
-                "seeds": len(of_variant),
-                "mean": statistics.mean(distances),
-                "std": statistics.pstdev(distances),
-                "seconds": fastest["training"]["seconds"],
-                "cores": fastest["machine"]["cores"],
-            }
-        )
+        if of_variant:
+            # The least says most: other work on a machine only ever adds to it.
+            fastest = min(of_variant, key=lambda record: record["training"]["seconds"])
+            rows.append(
+                {
+                    "name": name,
+                    "title": variant.title,
+                    "distances": [PIXELS_PER_UNIT * r["test_measure"] for r in of_variant],
+                    "seconds": fastest["training"]["seconds"],
+                    "cores": fastest["machine"]["cores"],
+                }
+            )
     return rows
 
 
 def table(records: list[dict]) -> str:
     """Lay out the study as Markdown."""
-    rows = summary(records)
-    default = next((row["mean"] for row in rows if row["name"] == "default"), None)
+    rows, mean = summary(records), statistics.mean
+    default = [mean(row["distances"]) for row in rows if row["name"] == "default"]
     return markdown_table(
         {
             "variant": row["title"],
-            "test distance (px)": f"{row['mean']:.2f} ± {row['std']:.2f}",
-            "relative to default": f"{row['mean'] / default:.2f}" if default else "-",
+            "test distance (px)": (
+                f"{mean(row['distances']):.2f} ± {statistics.pstdev(row['distances']):.2f}"
+            ),
+            "relative to default": f"{mean(row['distances']) / default[0]:.2f}" if default else "-",
             "training, least (s)": f"{row['seconds']:.0f}",
             "cores": str(row["cores"]),
-            "seeds": str(row["seeds"]),
+            "seeds": str(len(row["distances"])),
         }
         for row in rows
     )
@@ -313,8 +299,8 @@ def draw(records: list[dict]) -> Any:
     for row in summary(records):
         axes.errorbar(
             row["seconds"],
-            row["mean"],
-            yerr=row["std"],
+            statistics.mean(row["distances"]),
+            yerr=statistics.pstdev(row["distances"]),
             fmt=markers[row["name"]],
             capsize=3,
             markersize=8,

@@ -58,13 +58,7 @@ class _NumpyUnpickler(pickle.Unpickler):
 
 
 def unpickle_arrays(data: bytes) -> Any:
-    """Unpickle plain containers of numpy arrays, and refuse everything else.
-
-    Raises
-    ------
-    pickle.UnpicklingError
-        If the pickle names any class or function that an array does not need.
-    """
+    """Unpickle plain containers of numpy arrays; refuse any other class or function."""
     return _NumpyUnpickler(io.BytesIO(data)).load()
 
 
@@ -106,17 +100,8 @@ def load_state_dict(
 ) -> dict[str, NDArray[np.float32]]:
     """All ImageNet convolutions of a network, named as in torchvision's state dict.
 
-    Parameters
-    ----------
-    network : {"alexnet", "vgg16"}
-        Which network.
-    archive : path-like, default=None
-        The source distribution, where it was downloaded before; by default it is fetched.
-
-    Returns
-    -------
-    state : dict of str to ndarray of float32
-        Arrays such as `features.0.weight` of shape (out, in, height, width) and `features.0.bias`.
+    The source distribution is fetched unless `archive` names a copy. Arrays are such as
+    `features.0.weight` of shape (out, in, height, width) and `features.0.bias`.
 
     Raises
     ------
@@ -140,14 +125,7 @@ def load_state_dict(
 def fetch_weights(network: str) -> Path:
     """Write all convolutions of a network beside the archive, unless they are there.
 
-    Parameters
-    ----------
-    network : {"alexnet", "vgg16"}
-
-    Returns
-    -------
-    file : Path
-        A safetensors file with torchvision's names, for `skfp.LossNetwork(network, weights=file)`.
+    The safetensors file has torchvision's names, for `skfp.LossNetwork(network, weights=file)`.
     """
     file = archive_path().with_name(f"{network}_convolutions_{SHA256[:8]}.safetensors")
     if not file.exists():

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import matplotlib.image
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from benchmarks import demo
 from benchmarks.__main__ import COMMANDS, main
 from benchmarks.probes import HIDDEN_LAYERS
-from benchmarks.records import common_settings, read_records
+from benchmarks.records import read_records
 from skfp.datasets import fetch_lunarlander
 
 
@@ -35,10 +36,10 @@ def run(tmp_path_factory, data_home):
 
 
 def test_every_method_leaves_a_record(run):
-    records = {record["method"]: record for record in read_records(run[0])}
+    records = {record["method"]: record for record in read_records(run[0] / "demo.jsonl")}
     assert list(records) == sorted(demo.ROWS)
-    assert common_settings(records.values())["rollouts"] == 4
     for record in records.values():
+        assert record["settings"]["rollouts"] == 4
         losses = record["probe"]["validation_losses"]
         assert len(losses) == len(HIDDEN_LAYERS)
         assert losses[record["probe"]["selected"]] == min(losses.values())
@@ -49,18 +50,14 @@ def test_every_method_leaves_a_record(run):
     assert "n_epochs" not in records["frozen"]["training"]
 
 
-def test_table_is_printed_and_goes_into_the_readme(run):
+def test_table_is_printed_and_goes_into_the_user_guide(run):
     out, printed = run
-    table = demo.table(read_records(out))
+    table = demo.table(read_records(out / "demo.jsonl"))
     assert table in printed
-    rows = table.split("\n")[2:]
-    assert len(rows) == len(demo.ROWS)
-    first = read_records(out)[0]
-    assert first["title"] in rows[0]
-    assert f"{first['test_measure'] * 32:.2f}" in rows[0]
-    block = demo.readme_block(out.parent, out.relative_to(out.parent))
+    assert len(table.split("\n")) == 2 + len(demo.ROWS)
+    block = demo.block(out)
     assert block.startswith(table)
-    assert block.endswith(f"]({out.name}/demo.png)")
+    assert block.endswith("](demo.png)")
 
 
 def test_picture_is_wide_and_not_empty(run):
@@ -70,7 +67,7 @@ def test_picture_is_wide_and_not_empty(run):
 
 
 def test_records_of_different_demos_are_not_mixed(run):
-    records = read_records(run[0])
+    records = read_records(run[0] / "demo.jsonl")
     records[0] = {**records[0], "settings": {"z": 5}}
     with pytest.raises(ValueError, match="different settings"):
         demo.caption(records)
@@ -100,6 +97,15 @@ def test_help_names_every_command_without_importing_torch():
     ).stdout
     assert printed.endswith("False\n")
     assert all(name in printed for name in COMMANDS)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_of_a_command_has_an_example_that_it_accepts(name, capsys):
+    with pytest.raises(SystemExit):
+        main([name, "--help"])
+    printed = capsys.readouterr().out
+    assert f"    python -m benchmarks {name}" in printed
+    assert str(Path.cwd()) not in printed
 
 
 def test_unknown_command(capsys):

@@ -57,6 +57,7 @@ def test_position_split_is_the_last_fifth(search):
     np.testing.assert_array_equal(valid, np.arange(720, 900))
 
 
+@pytest.mark.slow
 def test_same_seed_same_probe(positions):
     embedding = bent(positions[:200])
     first, second = (
@@ -79,6 +80,7 @@ def test_classes_are_read_out_even_when_sorted_and_rare(positions):
     assert all(loss > 0 for loss in validation_losses(search).values())
 
 
+@pytest.mark.slow
 def test_scale_of_the_embedding_does_not_matter(search, positions):
     # By a power of two, which rounds nothing: training then takes the same course on any machine.
     larger = select_probe(1024 * bent(positions[:900]), positions[:900], task="position", n_jobs=2)

@@ -1,9 +1,7 @@
-"""The report, of made-up records whose means, spreads and best z are known."""
+"""The report, from made-up records whose means, spreads and best z are known."""
 
-import argparse
 import json
 import re
-from html.parser import HTMLParser
 
 import matplotlib.image
 import numpy as np
@@ -12,9 +10,10 @@ import pytest
 from matplotlib.colors import to_hex
 
 from benchmarks import paper, report
-from benchmarks import run as benchmarks_run
-from benchmarks.records import describe_machine, markdown_table, write_record
-from benchmarks.report import convergence, figure, numbers, tables, words
+from benchmarks.__main__ import main
+from benchmarks.records import describe_machine, markdown_table, write_records, write_text
+from benchmarks.report import aggregate, convergence, figure, tables
+from benchmarks.splits import DATASETS
 
 PROBES = ["linear", "32", "64", "32-32", "64-32", "64-64", "128-128"]
 SMALL = {
@@ -37,7 +36,7 @@ MACHINE = describe_machine() | {"cpu": "<Fast & Furious>", "cores": 2, "gpu": No
 
 
 def make_record(dataset, procedure, measure, loss, seconds=None, **changes):
-    """Make a record whose selected probe has a known loss; `changes` replace top-level parts."""
+    """Make a record whose selected probe has a known loss; `changes` replace its fields."""
     losses = {name: loss + 0.1 * rank for rank, name in enumerate(PROBES)}
     trained = {"n_epochs": 5, "best_epoch": 4, "validation_loss": 0.5, "images_per_second": 10.0}
     return {
@@ -96,36 +95,28 @@ RECORDS = [
 ]
 
 
-def write(folder, records):
-    """Put every record into a file of its own, in a folder for each data set."""
-    for number, record in enumerate(records):
-        write_record(folder / record["dataset"] / f"{number}.json", record)
-    return folder
-
-
-def run(*arguments):
-    """Run the command as `python -m benchmarks report` does."""
-    parser = argparse.ArgumentParser()
-    report.add_arguments(parser)
-    return report.main(parser.parse_args([str(a) for a in arguments]))
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Return a folder of records and of the report made of them."""
-    folder = write(tmp_path_factory.mktemp("root") / "records", RECORDS)
-    (folder / ".half-written.json").write_text("{", "utf-8")
-    assert run(folder) == 0
+    """Return a folder with records and the report made from them."""
+    folder = tmp_path_factory.mktemp("report")
+    write_records(folder / "comparison.jsonl", RECORDS)
+    assert main(["report", str(folder / "comparison.jsonl"), "--out", str(folder / "out")]) == 0
     return folder
 
 
-def read_groups(folder):
-    return numbers.group_runs(numbers.read_runs(folder))
+def read_groups(path):
+    return aggregate.group_runs(aggregate.read_runs([path]))
 
 
 @pytest.fixture(scope="module")
 def groups(folder):
-    return read_groups(folder)
+    return read_groups(folder / "comparison.jsonl")
+
+
+@pytest.fixture
+def lunarlander(tmp_path):
+    """Make the group of LunarLander from records."""
+    return lambda records: read_groups(write_records(tmp_path / "r.jsonl", records))[0]
 
 
 def find(groups, dataset, budget="small"):
@@ -146,7 +137,9 @@ def test_table_2_has_mean_and_uncorrected_std_of_the_z_chosen_by_validation_loss
         "test distance, px": "3.00 ± 1.00",  # not the 1.00 of z = 128; ddof = 1 would give 1.41
         "units": "0.094",
         "z": "64",
+        "epochs": "5",
         "s/epoch": "12.0 ± 2.0",
+        "embedded images/s": "1,000",
         "repeats": "2 of 4",
     }
     # One repeat has no spread, and no epochs no time.
@@ -159,47 +152,21 @@ def test_cnn_stands_beside_the_papers_number_with_its_own_predictions(groups):
     own, probed = table["simple CNN, trained on labels"], table["probes on that CNN's embedding"]
     assert (own["paper"], own["test distance, px"]) == ("8.10 ± 0.01", "8.00")
     assert (probed["paper"], probed["test distance, px"]) == ("-", "9.00")
-    # What the probes of its embedding lost is not what it lost.
+    # The losses of probes on its embedding are not its own.
     measured = find(groups, "lunarlander").means.loc["cnn", "", 64]
     assert measured["validation loss"] == 0.5
-    assert measured[numbers.PROBES].isna().all()
+    assert measured[aggregate.PROBES].isna().all()
     assert not measured["selected"]
 
 
-def test_missing_rows_are_shown_and_the_command_fills_them(folder, groups):
+def test_missing_rows_are_shown(groups):
     group = find(groups, "lunarlander")
     row = by_procedure(tables.table_2(group))["feature prediction (F-F-FP)"]
     assert set(row.values()) == {"feature prediction (F-F-FP)", "-"}
 
-    defaults, paper_settings = words.group_commands(group, folder).splitlines()
-    start = "python -m benchmarks run --dataset lunarlander --procedures"
-    end = (
-        f"--z 64 128 256 --repeats 4 --budget small --settings {{}} --out {folder / 'lunarlander'}"
-    )
-    every = "I-F-FP F-F-FP I-I-PS F-I-PS I-I-PW F-I-PW"
-    assert defaults == f"{start} {every} cnn frozen pca mean {end.format('defaults')}"
-    assert paper_settings == f"{start} {every} {end.format('paper')}"
-
     # All that the paper ran is missing where it was not run.
-    every = [(r["procedure"], r["z"], r["test distance, px"]) for r in tables.full_table(group)]
-    assert ("perceptual autoencoder (I-I-PS)", "64", "4.00 ± 0.50") in every
-    assert "perceptual autoencoder (I-I-PS), paper settings" not in {name for name, *_ in every}
-    repeats = by_procedure(tables.coverage(group))
-    own, of_paper = "perceptual autoencoder (I-I-PS)", "feature prediction (I-F-FP), paper settings"
-    assert list(repeats[own].values()) == [own, "2 of 4", "-", "-"]
-    assert list(repeats[of_paper].values()) == [of_paper, "1 of 4", "-", "-"]
-    assert list(repeats["frozen features, whitened PCA"].values())[1:] == ["2 of 4", "-", "-"]
-    assert list(repeats["no embedding: the mean"].values())[1:] == ["1 of 4"] * 3
-    assert [z for procedure, z, _ in every if procedure.startswith("no embedding")] == ["-"]
-
-
-def test_the_command_of_a_report_is_one_that_the_runner_takes(groups, folder):
-    for group in groups:
-        for command in words.group_commands(group, folder).splitlines():
-            parser = argparse.ArgumentParser()
-            benchmarks_run.add_arguments(parser)
-            args = parser.parse_args(command.split()[4:])
-            assert args.dataset == group.dataset
+    missing = group.means[group.means["repeats"] == 0].index
+    assert {("I-I-PS", "defaults", 128), ("I-I-PS", "paper", 64)} <= set(missing)
 
 
 def test_data_set_without_records_is_an_empty_table(groups):
@@ -222,131 +189,57 @@ def test_different_settings_are_never_mixed(folder, groups):
 def test_table_1_is_not_a_row_of_table_2(tmp_path):
     of_table_2 = make_record("svhn", "I-I-PS", 0.8, 0.4, 1.0, preset="paper", settings=PAPER)
     of_table_1 = make_record("svhn", "I-I-PS", 0.9, 0.3, 1.0, preset="paper", settings=PAPER, z=500)
-    group = find(read_groups(write(tmp_path, [of_table_2, of_table_1])), "svhn", "paper")
+    path = write_records(tmp_path / "r.jsonl", [of_table_2, of_table_1])
+    group = find(read_groups(path), "svhn", "paper")
     row = by_procedure(tables.table_2(group))["perceptual autoencoder (I-I-PS), paper settings"]
     assert (row["z"], row["test accuracy"]) == ("64", "0.800")
-    [command] = words.group_commands(group, tmp_path).splitlines()
-    assert "--z 64 128 256 " in command
     # Nothing else of that z is missing.
-    assert [row["procedure"] for row in tables.full_table(group) if row["z"] == "500"] == [
-        "perceptual autoencoder (I-I-PS), paper settings"
-    ]
+    assert list(group.means.xs(500, level="z").index) == [("I-I-PS", "paper")]
     assert by_procedure(tables.table_2(group))["state of the art then"]["paper"] == "0.99"
 
 
-def test_images_are_counted_as_they_were_used(tmp_path):
-    record = moon("I-F-FP", 2.0, 0.1, 1.0)  # of a budget of 9,000 labelled and 2,250 test frames
-    group = read_groups(write(tmp_path, [record]))[0]
-    assert "12,000 unlabelled, 8,000 labelled, 2,000 tested" in words.describe(group)
+def test_images_are_counted_as_they_were_used(lunarlander):
+    group = lunarlander([moon("I-F-FP", 2.0, 0.1, 1.0)])  # of a budget of 9,000 labelled frames
+    assert "12,000 unlabelled, 8,000 labelled, 2,000 tested" in group.describe()
 
 
-def test_times_without_the_computation_of_features_are_not_compared(tmp_path):
-    records = [
-        moon("I-F-FP", 2.0, 0.1, 1.0, features_from_memory=True),
-        moon("I-I-PS", 2.0, 0.1, 9.0),
+def test_times_that_cannot_be_compared_are_marked(lunarlander):
+    first = moon("I-F-FP", 2.0, 0.1, 1.0)
+    group = lunarlander([first, moon("I-I-PS", 2.0, 0.1, 9.0, features_from_memory=True)])
+    assert "Features came from memory" in group.describe()
+    other = MACHINE | {"gpu": "big"}
+    group = lunarlander([first, moon("I-I-PS", 2.0, 0.1, 9.0, machine=other)])
+    assert "different machines" in group.describe()
+
+
+def test_times_with_as_many_threads_are_compared_whatever_cores_were_idle(lunarlander):
+    pinned, free = ({"cpu": "CPU", "gpu": None, "cores": n, "threads": 1} for n in (1, 2))
+    earlier = {"cpu": "CPU", "gpu": None, "cores": 1}  # the first records have no threads
+    machines = {"I-F-FP": pinned, "I-I-PS": free, "F-I-PS": earlier}
+    records = [moon(name, 2.0, 0.1, 3.0, machine=machine) for name, machine in machines.items()]
+    assert lunarlander(records).describe().endswith("1 thread on CPU, no GPU.")
+
+
+def test_csv_holds_all_means(folder):
+    runs = pd.read_csv(folder / "out" / "runs.csv", keep_default_na=False, na_values=[""])
+    assert runs["repeats"].sum() == len(RECORDS) + 1  # the CNN is in two rows
+    row = runs.set_index(["dataset", "budget", "procedure", "preset", "z"]).loc[
+        "lunarlander", "small", "I-F-FP", "defaults", 64
     ]
-    group = read_groups(write(tmp_path, records))[0]
-    assert "Features came from memory" in words.describe(group)
-    assert not any(text.startswith("An epoch") for text in words.orderings(group))
-
-
-def test_a_training_without_patience_left_is_told(tmp_path):
-    early = {"n_images": 12_000, "seconds": 9.0, "n_epochs": 4, "best_epoch": 2}
-    records = [moon("I-F-FP", 2.0, 0.1, 1.0, training=early), moon("I-I-PS", 2.0, 0.1, 1.0)]
-    said = words.orderings(read_groups(write(tmp_path, records))[0])
-    [text] = [text for text in said if "patience" in text]
-    assert "I-F-FP, z = 64, ended after 4 of 5 epochs" in text
-    assert text.endswith("Its best epoch was 2.")
-
-
-def test_speed_of_encoding_is_compared(tmp_path):
-    slow = {"n_images": 100, "seconds": 0.4, "images_per_second": 250.0}
-    records = [moon("I-F-FP", 2.0, 0.1, 1.0), moon("F-I-PW", 2.0, 0.1, 1.0, encoding=slow)]
-    group = read_groups(write(tmp_path, records))[0]
-    [text] = [text for text in words.orderings(group) if text.startswith("Encoders of images")]
-    assert "embed 4.0 times as many images" in text
-
-
-def test_budget_of_ones_own_is_in_the_command(tmp_path):
-    settings = SMALL | {"budget": "custom", "n_unlabelled": 300, "max_epochs": 3}
-    group = read_groups(write(tmp_path, [moon("I-F-FP", 2.0, 0.1, 1.0, settings=settings)]))[0]
-    command = words.group_commands(group, tmp_path)
-    assert "--budget small --max-epochs 3 --images 300 9000 2250 " in command
-
-
-def test_csv_files_hold_the_numbers(folder):
-    full = pd.read_csv(folder / "report" / "full.csv", keep_default_na=False, na_values=[""])
-    assert full["repeats"].sum() == len(RECORDS) + 1  # the CNN is in two rows
-    full = full.set_index(["dataset", "budget", "procedure", "preset", "z"])
-    row = full.loc["lunarlander", "small", "I-F-FP", "defaults", 64]
     assert row["test"] == pytest.approx(3.0)
     assert row["test std"] == pytest.approx(1.0)
     assert row["probe 128-128"] == pytest.approx(0.15 + 0.6)
-    assert row["encoded images per second"] == 1000
+    assert row["embedded images per second"] == 1000
     assert (row["epochs"], row["selected"]) == (5, "linear")
 
-    best = pd.read_csv(folder / "report" / "table-2.csv")
-    best = best[(best["dataset"] == "lunarlander") & (best["budget"] == "small")]
-    own = best[(best["procedure"] == "I-F-FP") & (best["preset"] == "defaults")].squeeze()
-    assert (own["z"], own["paper"], own["paper std"]) == (64, 1.92, 0.22)
-    assert best[best["procedure"] == "F-F-FP"]["test"].isna().all()
 
-    table_1 = pd.read_csv(folder / "report" / "table-1.csv").set_index("procedure")
-    assert table_1["test accuracy"].to_dict() == {
-        "pixel autoencoder (I-I-PW)": "-",
-        "perceptual autoencoder (I-I-PS), paper settings": "0.900",
-        "feature prediction (I-F-FP)": "-",
-        "Netzer et al. (2011)": "-",
+def test_table_1(groups):
+    assert {r["procedure"]: (r["paper"], r["test accuracy"]) for r in tables.table_1(groups)} == {
+        "pixel autoencoder (I-I-PW)": ("0.891", "-"),
+        "perceptual autoencoder (I-I-PS), paper settings": ("0.913", "0.900"),
+        "feature prediction (I-F-FP)": ("0.892", "-"),
+        "Netzer et al. (2011)": ("0.897", "-"),
     }
-    assert list(table_1["paper"]) == [0.891, 0.913, 0.892, 0.897]
-
-
-def test_orderings_say_what_the_numbers_say(groups):
-    said = words.orderings(find(groups, "lunarlander"))
-    assert (
-        "I-I-PW against I-I-PS: 20.00 against 4.00 ± 0.50 px: one repeat cannot judge the "
-        "difference. The paper: 13.76 ± 5.08 against 1.96 ± 0.18."
-    ) in said
-    assert (
-        "I-F-FP against I-I-PS: 3.00 ± 1.00 against 4.00 ± 0.50 px: as good, within the spread of "
-        "1.12 px. The paper: 1.92 ± 0.22 against 1.96 ± 0.18."
-    ) in said
-    assert (
-        "An epoch of I-F-FP takes 50 % of one of I-I-PS (z = 64). "
-        "In the paper FP takes about 60 % of PS."
-    ) in said
-    assert said[-1].startswith("No result yet: F-F-FP; I-I-PW, paper settings; I-I-PS, paper")
-    assert any(text.startswith("I-F-FP against I-F-FP, paper settings") for text in said)
-
-
-@pytest.mark.parametrize(("dataset", "verdict"), [("lunarlander", "better"), ("svhn", "worse")])
-def test_a_difference_beyond_the_spread_is_better_or_worse(tmp_path, dataset, verdict):
-    records = [
-        make_record(dataset, name, value + step, 0.1, 1.0, repeat=repeat)
-        for name, value in (("I-F-FP", 0.1), ("I-I-PS", 0.5))
-        for repeat, step in enumerate((-0.01, 0.01))
-    ]
-    group = find(read_groups(write(tmp_path, records)), dataset)
-    [said] = [s for s in words.orderings(group) if s.startswith("I-F-FP against I-I-PS")]
-    assert f": {verdict}, beyond the spread of" in said
-
-
-def test_times_of_different_machines_are_not_divided(tmp_path):
-    other = MACHINE | {"gpu": "big"}
-    records = [moon("I-F-FP", 2.0, 0.1, 1.0), moon("I-I-PS", 2.0, 0.1, 9.0, machine=other)]
-    group = read_groups(write(tmp_path, records))[0]
-    assert "different machines" in words.describe(group)
-    assert not any(text.startswith("An epoch") for text in words.orderings(group))
-
-
-def test_times_with_as_many_threads_are_compared_whatever_cores_were_idle(tmp_path):
-    pinned, free = ({"cpu": "CPU", "gpu": None, "cores": n, "threads": 1} for n in (1, 2))
-    earlier = {"cpu": "CPU", "gpu": None, "cores": 1}  # the first records do not tell threads
-    machines = {"I-F-FP": pinned, "I-I-PS": free, "F-I-PS": earlier}
-    records = [moon(name, 2.0, 0.1, 3.0, machine=machine) for name, machine in machines.items()]
-    group = read_groups(write(tmp_path, records))[0]
-    assert words.describe(group).endswith("1 thread on CPU, no GPU.")
-    assert any(text.startswith("An epoch") for text in words.orderings(group))
 
 
 def test_figure_has_a_point_per_z_and_a_line_per_reference(groups):
@@ -388,82 +281,31 @@ def test_a_far_off_mean_does_not_squeeze_accuracies(groups):
     assert "higher is better" in axes.get_ylabel()
 
 
-def test_files(folder, groups):
-    out = folder / "report"
-    drawn = {group.name for group in groups if group.dataset != "stl10"}
-    files = {"report.html", "report.md", "table-1.csv", "table-2.csv", "full.csv"}
-    pictures = {f"{name}{suffix}" for name in drawn for suffix in (".png", ".svg")}
-    assert len(pictures) == 8
-    assert {path.name for path in out.iterdir()} == files | pictures
+def test_report_has_tables_and_figures(folder, groups):
+    out = folder / "out"
+    drawn = {f"{group.name}.png" for group in groups if group.dataset != "stl10"}
+    assert len(drawn) == 4
+    assert {path.name for path in out.iterdir()} == {"report.md", "runs.csv"} | drawn
     picture = matplotlib.image.imread(out / f"{find(groups, 'lunarlander').name}.png")
     assert picture.shape[1] > 1000
     assert picture[..., :3].std() > 0.1
-    # Made again of the same records, pictures are the same files.
-    name = f"{find(groups, 'svhn').name}.svg"
-    again = out.parent / f".{name}"
-    figure.save(figure.draw(find(groups, "svhn")), again)
-    assert (out / name).read_bytes() == again.read_bytes()
-
-
-class Page(HTMLParser):
-    """Collects what a page loads, its text and its table cells."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.loaded, self.tags, self.text, self.style = [], [], "", ""
-        self.feed(text)
-
-    def handle_starttag(self, tag, attributes):
-        self.tags.append(tag)
-        names = ("src", "href", "srcset", "data", "action", "poster")
-        self.loaded += [value for name, value in attributes if name in names]
-
-    def handle_data(self, data):
-        if self.tags[-1:] == ["style"]:
-            self.style += data
-        self.text += data
-
-
-def test_page_holds_all_and_loads_nothing(folder, groups):
-    text = (folder / "report" / "report.html").read_text("utf-8")
-    page = Page(text)
-    assert len(page.loaded) == page.tags.count("img") == 4
-    assert all(source.startswith("data:image/svg+xml;base64,") for source in page.loaded)
-    assert not {"script", "link", "iframe", "fast"} & set(page.tags)
-    assert "url(" not in page.style
-    assert "@import" not in page.style
-    assert '<meta name="viewport"' in text
-    assert "<Fast & Furious>" in page.text  # the processor's name, escaped in the file
-    assert "&lt;Fast &amp; Furious&gt;" in text
-    for group in groups:
-        for statement in words.orderings(group) if len(group.runs) else ():
-            assert statement in page.text
-    assert f"python -m benchmarks report {folder.as_posix()}" in page.text
-    assert page.tags.count("table") == 3 * 4 + 2  # for each group, for STL-10, and table I
-
-
-def test_markdown_has_the_tables_and_links_to_the_figures(folder, groups):
-    text = (folder / "report" / "report.md").read_text("utf-8")
-    for link in re.findall(r"!\[.*?\]\((.*?)\)", text):
-        assert (folder / "report" / link).exists()
+    text = (out / "report.md").read_text("utf-8")
+    assert set(re.findall(r"!\[.*?\]\((.*?)\)", text)) == drawn
     assert markdown_table(tables.table_2(find(groups, "lunarlander"))) in text
 
 
-def test_readme_block(folder, groups):
-    root = folder.parent
-    block = report.readme_block(root, folder.relative_to(root))
+def test_block_of_the_user_guide(folder):
+    block = report.block(folder)
+    report.draw_block_figures(folder)
     links = re.findall(r"!\[.*?\]\((.*?)\)", block)
     assert len(links) == 3
-    assert all((root / link).exists() for link in links)
-    assert "3.00 ± 1.00" in block
+    assert all((folder / link).exists() for link in links)
     assert re.search(
         r"\| perceptual autoencoder \(I-I-PS\) +\|  1.96 ± 0.18 \|       4.00 ± 0.50 \| 0.125 \|",
         block,
     )
-    assert "0.875" in block
-    assert "0.900" not in block  # SVHN is not of the README
+    assert "0.900" not in block  # SVHN is not in it
     assert "| feature prediction (F-F-FP)" not in block  # nothing is known of it
-    assert "- I-F-FP against I-I-PS: " in block
 
 
 def curve(procedure, losses, **settings):
@@ -490,18 +332,17 @@ def curve(procedure, losses, **settings):
     }
 
 
-def test_convergence_below_the_folder_is_figure_9(tmp_path):
+def test_convergence_is_figure_9(tmp_path):
     curves = [
         curve("F-F-FP", [8.0, 6.0, 7.0, 9.0]),
         curve("I-F-FP", [4.0, 3.0, 2.5, 2.0, 1.0]),
         curve("I-F-FP", [4.0, 3.0, 3.5, 3.0], n_unlabelled=1200, budget="custom"),
     ]
-    write(tmp_path, RECORDS[:1])
-    write(tmp_path / "convergence", curves)
-    assert run(tmp_path) == 0
+    path = write_records(tmp_path / "r.jsonl", [RECORDS[0], *curves])
+    assert main(["report", str(path), "--out", str(tmp_path)]) == 0
     all_images, few_images = sorted(
-        (trial for trial in convergence.read_trials(tmp_path)), key=lambda trial: len(trial.records)
-    )[::-1]
+        convergence.read_trials([path]), key=lambda trial: len(trial.records), reverse=True
+    )
     rows = {row.pop("procedure")[-7:-1]: row for row in convergence.table(all_images)}
     assert len(rows) == 6
     assert set(rows["I-I-PS"].values()) == {"-"}
@@ -519,46 +360,28 @@ def test_convergence_below_the_folder_is_figure_9(tmp_path):
         [1, 0.75, 0.875, 1.125],
     ]
     assert "all images" in convergence.describe(all_images)
-    assert "--budget paper --patience 2 --max-epochs 5" in convergence.command(all_images)
-    assert "--images 1200" in convergence.command(few_images)
     assert "with 3 steps an epoch" in convergence.describe(few_images)
-
-    markdown = (tmp_path / "report" / "report.md").read_text("utf-8")
+    markdown = (tmp_path / "report.md").read_text("utf-8")
     for trial in (all_images, few_images):
         assert f"({trial.name}.png)" in markdown
-        for suffix in (".png", ".svg"):
-            assert (tmp_path / "report" / f"{trial.name}{suffix}").stat().st_size > 1000
-    html = (tmp_path / "report" / "report.html").read_text("utf-8")
-    assert len(Page(html).loaded) == 3
+        assert (tmp_path / f"{trial.name}.png").stat().st_size > 1000
 
 
 def test_a_loss_of_nan_is_a_gap_in_a_curve(tmp_path):
     diverged = curve("I-F-FP", [4.0, 2.0])
     diverged["training"]["history"].append({"valid_loss": None})
-    [trial] = convergence.read_trials(write(tmp_path, [diverged]))
+    [trial] = convergence.read_trials([write_records(tmp_path / "r.jsonl", [diverged])])
     [row] = [row for row in convergence.table(trial) if row["epochs"] == "2"]
     assert row["least loss"] == "0.500"
     assert np.isnan(convergence.draw(trial).axes[0].lines[0].get_ydata()[-1])
 
 
-def test_an_incomplete_curve_is_refused(tmp_path, capsys):
-    write(tmp_path, [*RECORDS[:1], without(curve("I-F-FP", [2.0, 1.0]), "training", "n_epochs")])
-    assert run(tmp_path) == 1
-    assert re.search(r"1.json is no record of .*convergence.*'n_epochs'", capsys.readouterr().err)
-
-
-def test_a_curve_that_is_there_twice_is_refused(tmp_path, capsys):
-    write(tmp_path, [*RECORDS[:1], curve("I-F-FP", [2.0, 1.0]), curve("I-F-FP", [2.0, 1.5])])
-    assert run(tmp_path) == 1
-    assert "2.json is the second record of its curve" in capsys.readouterr().err
-
-
 def without(record, *names):
     copy = json.loads(json.dumps(record))
-    part = copy
+    owner = copy
     for name in names[:-1]:
-        part = part[name]
-    del part[names[-1]]
+        owner = owner[name]
+    del owner[names[-1]]
     return copy
 
 
@@ -566,31 +389,42 @@ ONE = RECORDS[0]
 
 
 @pytest.mark.parametrize(
-    ("texts", "message"),
+    ("records", "message"),
     [
-        ([], "No result records"),
-        (["{"], "is no record of .*JSONDecodeError"),
-        (["[1]"], "is no record of"),
-        ([json.dumps(without(ONE, "z"))], "is no record of .*'z'"),
-        ([json.dumps(without(ONE, "probe", "selected"))], "'selected'"),
-        ([json.dumps(ONE | {"dataset": "cats"})], "'cats'"),
-        ([json.dumps(ONE), json.dumps(ONE)], "are of the same run, .*0.json, .*1.json"),
+        (["{"], "line 1 is not a JSON object"),
+        ([without(ONE, "z")], "line 1 is no record of .*comparison.*'z'"),
+        ([without(ONE, "probe", "selected")], "'selected'"),
+        ([ONE | {"dataset": "cats"}], "'cats'"),
+        ([ONE, ONE], "are of the same run, .*line 1; .*line 2"),
         (
-            [json.dumps(ONE), json.dumps(RECORDS[1] | {"parameters": {"lr": 0.2}})],
-            "have different parameters, .*0.json, .*1.json",
+            [ONE, RECORDS[1] | {"parameters": {"lr": 0.2}}],
+            "have different parameters, .*line 1; .*line 2",
+        ),
+        (
+            [without(curve("I-F-FP", [2.0, 1.0]), "training", "n_epochs")],
+            "line 1 is no record of .*convergence.*'n_epochs'",
+        ),
+        (
+            [curve("I-F-FP", [2.0, 1.0]), curve("I-F-FP", [2.0, 1.5])],
+            "line 2 is the second record of its curve",
         ),
     ],
 )
-def test_malformed_folders_are_refused(tmp_path, capsys, texts, message):
-    for number, text in enumerate(texts):
-        (tmp_path / f"{number}.json").write_text(text, "utf-8")
-    assert run(tmp_path) == 1
+def test_wrong_records_are_refused(tmp_path, capsys, records, message):
+    lines = [r if isinstance(r, str) else json.dumps(r) for r in records]
+    path = write_text(tmp_path / "r.jsonl", "\n".join(lines))
+    assert main(["report", str(path), "--out", str(tmp_path / "out")]) == 1
     assert re.search(message, capsys.readouterr().err)
-    assert not (tmp_path / "report").exists()
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_missing_file_is_named(tmp_path, capsys):
+    assert main(["report", str(tmp_path / "r.jsonl"), "--out", str(tmp_path / "out")]) == 1
+    assert "There are no results in" in capsys.readouterr().err
 
 
 def test_the_papers_numbers_belong_to_rows_that_there_are():
-    names = set(numbers.TITLES)
-    assert set(paper.TABLE_2) <= set(numbers.DATASETS)
+    names = set(aggregate.TITLES)
+    assert set(paper.TABLE_2) <= set(DATASETS)
     assert all(names >= set(table) for table in paper.TABLE_2.values())
     assert names >= set(paper.TABLE_1)

@@ -77,9 +77,7 @@ class TestValues:
         objects[1, 2, 3] = item
 
         for method in (quick().fit, fitted.transform):
-            with pytest.raises(
-                (TypeError, ValueError), match=r"not an array of numbers.*\n?.*Exp"
-            ):
+            with pytest.raises((TypeError, ValueError), match=r"not an array of numbers.*\n?.*Exp"):
                 method(objects)
 
     @pytest.mark.parametrize("dtype", ["M8[s]", "m8[D]", "V5", [("r", "u1"), ("g", "u1")]], ids=str)

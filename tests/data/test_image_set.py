@@ -130,21 +130,6 @@ class TestLayouts:
         np.testing.assert_array_equal(fitted.transform(torch.from_numpy(rgb)), expected)
         np.testing.assert_array_equal(pixel_autoencoder().fit(list(rgb)).transform(rgb), expected)
 
-    @pytest.mark.parametrize(
-        "store",
-        [
-            np.asfortranarray,
-            lambda X: np.repeat(X, 2, axis=0)[::2],
-            lambda X: np.ascontiguousarray(X[..., ::-1])[..., ::-1],
-        ],
-        ids=["columns first", "every second image", "reversed channels"],
-    )
-    @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
-    def test_any_order_in_memory(self, rgb, fitted, store, dtype):
-        X = store(rgb if dtype == np.uint8 else (rgb / 255).astype(dtype))
-
-        np.testing.assert_array_equal(fitted.transform(X), fitted.transform(rgb))
-
     def test_read_only_file_is_read_without_a_warning(self, rgb, fitted, tmp_path, recwarn):
         np.save(tmp_path / "bytes.npy", rgb)
         np.save(tmp_path / "floats.npy", (rgb / 255).astype(np.float32))

@@ -142,6 +142,7 @@ def test_a_checkpoint_reads_images_no_more_often(images, log, tmp_path):
     assert passes[0] == passes[1]
 
 
+@pytest.mark.slow
 def test_grid_search_in_two_processes_computes_once_per_training_set(images, log, tmp_path):
     search = GridSearchCV(
         encoder(log, tmp_path / "memory"),
