@@ -258,9 +258,9 @@ class TestKinds:
         deep = np.linspace(0, 65535, 20 * 30).reshape(20, 30).astype(np.uint16)
         path = self.save(tmp_path / f"deep.{suffix}", Image.fromarray(deep))
 
-        read = ImageLoader(None, mode="L").transform([path])[0]
+        read = ImageLoader(None, mode="L").fit([path]).transform([path])[0]
 
-        np.testing.assert_array_equal(read, deep // 256)
+        np.testing.assert_array_equal(read, (deep / 257).round())
 
     @pytest.mark.parametrize(("mode", "channels"), [("RGB", 3), ("RGBA", 4), ("LA", 2)])
     def test_of_16_bit_colour(self, tmp_path, mode, channels):
@@ -272,8 +272,11 @@ class TestKinds:
 
         read = ImageLoader(None).transform([path])[0]
 
-        expected = deep[..., :1] if mode == "LA" else deep[..., :3]
-        np.testing.assert_array_equal(read, np.broadcast_to(expected // 256, (20, 30, 3)))
+        expected = (deep[..., :1] if mode == "LA" else deep[..., :3]) // 256
+        if mode != "RGB":
+            opacity = deep[..., -1:] // 256 / 255
+            expected = expected * opacity + 255 * (1 - opacity)
+        np.testing.assert_allclose(read, np.broadcast_to(expected, (20, 30, 3)), atol=1)
 
     @pytest.mark.parametrize("suffix", ["png", "jpg", "gif", "bmp", "tif", "webp"])
     @pytest.mark.parametrize("wrong", ["png", "jpg", "gif", "tif", "txt", ""])
@@ -285,11 +288,22 @@ class TestKinds:
 
         np.testing.assert_array_equal(ImageLoader(None).transform([renamed]), expected)
 
-    def test_of_floats_are_refused(self, tmp_path):
-        path = self.save(tmp_path / "float.tif", Image.fromarray(np.ones((20, 20), np.float32)))
+    @pytest.mark.parametrize(("scale", "value_range"), [(1, (0, 1)), (255, (0, 255))])
+    def test_of_floats(self, pixels, tmp_path, scale, value_range):
+        floats = (pixels[0, ..., 0] / 255 * scale).astype(np.float32)
+        path = self.save(tmp_path / "float.tif", Image.fromarray(floats))
 
-        with pytest.raises(ValueError, match=r"float\.tif.*float pixels have no known range"):
-            ImageLoader().transform([path])
+        loader = ImageLoader(None, mode="L").fit([path])
+
+        assert loader.value_range_ == value_range
+        np.testing.assert_array_equal(loader.transform([path])[0], pixels[0, ..., 0])
+
+    def test_of_floats_that_are_not_finite(self, tmp_path):
+        floats = np.full((20, 20), np.nan, np.float32)
+        path = self.save(tmp_path / "float.tif", Image.fromarray(floats))
+
+        with pytest.raises(ValueError, match=r"float\.tif.*NaN or infinity"):
+            ImageLoader(value_range=(0, 1)).transform([path])
 
     def test_grey_of_colours(self, names, pixels):
         shades = ImageLoader(None, mode="L").transform(names)
@@ -297,10 +311,12 @@ class TestKinds:
         assert shades.shape == (10, 40, 60)
         assert near(shades, pixels @ [0.299, 0.587, 0.114]) < 1
 
-    def test_transparent_pixels_show_their_colour(self, tmp_path):
+    def test_transparent_pixels_show_the_background(self, tmp_path):
         path = self.save(tmp_path / "clear.png", Image.new("RGBA", (20, 20), (200, 100, 50, 0)))
 
-        assert (ImageLoader(16).transform([path]) == [200, 100, 50]).all()
+        assert (ImageLoader(16).transform([path]) == 255).all()
+        green = ImageLoader(16, background="lime").transform([path])
+        assert (green == [0, 255, 0]).all()
 
     def test_transparent_palette(self, tmp_path):
         image = Image.new("P", (20, 20), 1)
@@ -311,7 +327,7 @@ class TestKinds:
             warnings.simplefilter("error")
             read = ImageLoader(16).transform([path])
 
-        assert (read == [200, 100, 50]).all()
+        assert (read == 255).all()
 
     def test_first_frame_of_an_animation(self, tmp_path):
         frames = [Image.new("RGB", (20, 20), colour) for colour in ("red", "blue")]
@@ -377,7 +393,7 @@ class TestBroken:
 
     def test_is_black_after_one_warning(self, broken, names):
         with pytest.warns(UserWarning, match="cannot be read") as caught:
-            images = ImageLoader(on_error="warn").transform(broken)
+            images = (loader := ImageLoader(on_error="warn")).transform(broken)
 
         assert len(caught) == 1
         message = str(caught[0].message)
@@ -388,10 +404,24 @@ class TestBroken:
         assert "1 more" in message
         assert caught[0].filename == __file__
         failed = [1, 4, 6, 8]
+        assert loader.unreadable_rows_.tolist() == failed
         assert not images[failed].any()
         whole = ImageLoader().transform(names)
         rest = np.setdiff1d(np.arange(10), failed)
         np.testing.assert_array_equal(images[rest], whole[rest])
+
+    def test_leaves_no_label_behind(self, broken):
+        loader = ImageLoader(on_error="warn")
+        with pytest.warns(UserWarning, match="4 of 10"):
+            images = loader.transform(broken)
+
+        kept = np.delete(images, loader.unreadable_rows_, axis=0)
+        labels = np.delete(np.arange(10), loader.unreadable_rows_)
+
+        assert kept.any(axis=(1, 2, 3)).all()
+        assert labels.tolist() == [0, 2, 3, 5, 7, 9]
+        assert loader.transform(np.delete(np.array(broken), [1, 4, 6, 8])).shape == (6, 64, 64, 3)
+        assert loader.unreadable_rows_.tolist() == []
 
     def test_first_file_does_not_decide_on_the_size(self, broken):
         with pytest.warns(UserWarning, match="1 of 3 images"):
@@ -406,7 +436,7 @@ class TestBroken:
     def test_decompression_bomb(self, names, monkeypatch):
         monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
 
-        with pytest.raises(ValueError, match=r"Row 0.*DecompressionBombError"):
+        with pytest.raises(ValueError, match=r"Row 0.*DecompressionBombError.*MAX_IMAGE_PIXELS"):
             ImageLoader().transform(names)
         with pytest.warns(UserWarning, match="10 of 10 images"):
             ImageLoader(on_error="warn").transform(names)
@@ -466,7 +496,7 @@ class TestBroken:
     def test_missing_value(self, names, missing):
         column = pd.DataFrame({"photo": [names[0], missing]}, dtype=object)
 
-        with pytest.raises(ValueError, match=r"Row 1.*expected a path, a PIL image"):
+        with pytest.raises(ValueError, match=r"Row 1.*neither a path nor an image"):
             ImageLoader().transform(column)
         with pytest.warns(UserWarning, match=r"1 of 2 images.*row 1"):
             assert not ImageLoader(on_error="warn").transform(column)[1].any()
@@ -494,10 +524,24 @@ class TestRefused:
             with pytest.raises(ValueError, match=r"\(10, 2\).*choose the column"):
                 ImageLoader().transform(table)
 
-    @pytest.mark.parametrize("X", [np.arange(5), [3], [b"bytes.png"], [np.zeros((20, 20, 3))]])
+    @pytest.mark.parametrize("X", [np.arange(5), [3], [object()], [{"image": 3}], [()]], ids=repr)
     def test_what_is_no_image(self, X):
-        with pytest.raises(ValueError, match=r"Row 0.*expected a path, a PIL image or a uint8"):
+        with pytest.raises(ValueError, match=r"Row 0.*neither a path nor an image"):
             ImageLoader().transform(X)
+
+    def test_bytes_of_no_image(self):
+        with pytest.raises(ValueError, match=r"Row 0.*UnidentifiedImageError"):
+            ImageLoader().transform([b"bytes.png"])
+
+    def test_heic_without_pillow_heif(self, tmp_path):
+        (tmp_path / "photo.HEIC").write_bytes(b"as good as unknown to Pillow")
+
+        with pytest.raises(ValueError, match=r"Row 0.*photo\.HEIC.*pip install pillow-heif"):
+            ImageLoader().transform([tmp_path / "photo.HEIC"])
+
+    def test_background(self, names):
+        with pytest.raises(ValueError, match="unknown color specifier: 'nothing'"):
+            ImageLoader(background="nothing").transform(names)
 
     @pytest.mark.parametrize("size", [0, -1, 2.5, "64", (64,), (64, 64, 3), (64, 0), (1.5, 2)])
     def test_size(self, names, size):
