@@ -151,8 +151,8 @@ def _doubt(
     small_integers = kind != "float" and 1 < high <= 255 and expected == UINT8
     if used < 0.02 * width and not small_integers:
         return f"uses only {low:g} to {high:g} of {expected[0]:g} to {expected[1]:g}"
-    if kind == "uint8" and fitted[1] > 1.1 * UINT8[1]:
-        return "is uint8, which cannot hold them"
+    if fitted[1] > 2 * UINT8[1] and format.dtype != "uint8" and low >= 0 and 128 < high <= 255:
+        return f"holds values from {low:g} to {high:g}, like images of 8 bits"
     if kind == "float" and low >= 0 and high <= 1 and (expected == SIGNED or expected[1] >= 2):
         return f"holds floats from {low:g} to {high:g}"
     if kind != "float" and expected == UINT8 and fitted == UNIT and format.dtype != "float":
