@@ -227,8 +227,8 @@ def span(array: Rows, enough: Range | None = None) -> Range:
     for rows in row_chunks(array):
         chunk = array[rows]
         if isinstance(chunk, list):  # images of mixed sizes
-            lows, highs = zip(*((float(i.min()), float(i.max())) for i in chunk), strict=True)
-            chunk_low, chunk_high = min(lows), max(highs)
+            chunk_low = float(np.min([image.min() for image in chunk]))
+            chunk_high = float(np.max([image.max() for image in chunk]))
         else:
             # min and max propagate NaN, so one pass serves both purposes.
             chunk_low, chunk_high = float(chunk.min()), float(chunk.max())
