@@ -119,7 +119,7 @@ def as_array(X: Any, resize: Any = "auto") -> Rows:
     if isinstance(X, str | os.PathLike):
         raise ValueError(f"X is {os.fspath(X)!r}, not images. {_LOAD} Expected: {LAYOUTS}.")
     cells = as_cells(X)
-    if isinstance(cells, list) or np.ndim(cells) > 1:
+    if isinstance(cells, list) or (cells is not X and np.ndim(cells) > 1):
         X = cells
     if isinstance(X, np.ndarray) and X.dtype == object and X.ndim and X.size == len(X):
         X = X.ravel().tolist()  # a column of images
