@@ -181,3 +181,42 @@ def test_features_of_the_originals_are_computed_once_in_perceptual_loss(images, 
     originals, reconstructions = len(images), 2 * len(images)
     assert n_valid < len(images)
     assert n_images_extracted(log) == 1 + originals + reconstructions
+
+
+class OnlyCache:
+    """The least that scikit-learn asks of a memory."""
+
+    def __init__(self):
+        self.held = {}
+
+    def cache(self, function):
+        def cached(*args):
+            key = (function.__qualname__, *args)
+            if key not in self.held:
+                self.held[key] = function(*args)
+            return self.held[key]
+
+        return cached
+
+
+def test_an_object_with_a_method_cache_is_a_memory(images, log):
+    memory = OnlyCache()
+    alone = encoder(log, None).fit(images)
+    n_images = n_images_extracted(log)
+
+    cached = [encoder(log, memory).fit(images) for _ in range(2)]
+
+    for one in cached:
+        np.testing.assert_array_equal(one.transform(images), alone.transform(images))
+    # The second fit passes one image, to count features.
+    assert n_images_extracted(log) == 2 * n_images + 1
+    other = encoder(log, memory).fit(255 - images)
+    assert other.validation_loss_ == encoder(log, None).fit(255 - images).validation_loss_
+
+
+def test_a_memory_without_a_location_caches_nothing(images, log):
+    alone = encoder(log, None).fit(images)
+
+    again = encoder(log, joblib.Memory(None)).fit(images)
+
+    np.testing.assert_array_equal(again.transform(images), alone.transform(images))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from filelock import FileLock
-from sklearn.base import clone
+from sklearn.model_selection import GridSearchCV, cross_val_score
 from skorch.callbacks import Callback
 from torch import nn
 
@@ -147,33 +147,55 @@ class TestHistory:
             z=2, max_epochs=3, callbacks=[Record()], checkpoint_dir=tmp_path, random_state=0
         ).fit(frames)
         assert encoder.n_epochs_ == 3
-        _, header = read_tensors(next(tmp_path.glob("*.safetensors")))
+        _, header = read_tensors(next(tmp_path.rglob("*.safetensors")))
         assert len(header["history"]) == 3
         assert not any("mine" in row for row in header["history"])
 
 
-class TestRefusals:
-    @pytest.fixture
-    def folder(self, frames, tmp_path):
-        PixelAutoencoder(z=3, max_epochs=1, random_state=0, checkpoint_dir=tmp_path).fit(frames)
-        return tmp_path
+class TestOtherFits:
+    """Each fit has a subfolder of its own, and continues from none of another's."""
+
+    def fit(self, folder, images, estimator=PixelAutoencoder, X_val=None, **parameters):
+        """Fit, and tell how many epochs were trained and what came of them."""
+        trained = []
+
+        class Count(Callback):
+            def on_epoch_end(self, net, **kwargs):
+                trained.append(len(net.history))
+
+        parameters = {"z": 3, "max_epochs": 2, "random_state": 0, **parameters}
+        encoder = estimator(**parameters, checkpoint_dir=folder, callbacks=[Count()])
+        return encoder.fit(images, X_val=X_val), trained
 
     @pytest.mark.parametrize(
-        ("parameters", "words"),
+        "parameters",
         [
-            ({"lr": 0.1}, "lr was 0.001 and is 0.1"),
-            ({"z": 4}, "z was 3 and is 4"),
-            ({"max_epochs": 9}, "max_epochs was 1 and is 9"),
-            ({"random_state": 1}, "random_state was 0 and is 1"),
-            ({"random_state": None}, "random_state was 0 and is None"),
+            {"lr": 0.01}, {"z": 4}, {"max_epochs": 3}, {"random_state": 1}, {"batch_size": 5},
+            {"value_range": (0, 200)}, {"resize": 96}, {"channels": "mean"}, {"gamma": 0.1},
+            {"net_params": {"optimizer__weight_decay": 0.1}},
+            {"estimator": FeaturePredictionEncoder},
         ],
-    )
-    def test_other_parameters_are_named(self, frames, folder, parameters, words):
-        other = PixelAutoencoder(
-            **{"z": 3, "max_epochs": 1, "random_state": 0, **parameters}, checkpoint_dir=folder
-        )
-        with pytest.raises(ValueError, match=words):
-            other.fit(frames)
+        ids=str,
+    )  # fmt: skip
+    def test_of_other_parameters(self, frames, tmp_path, parameters):
+        self.fit(tmp_path, frames)
+
+        other, trained = self.fit(tmp_path, frames, **parameters)
+
+        assert trained == list(range(1, parameters.get("max_epochs", 2) + 1))
+        estimator = parameters.pop("estimator", PixelAutoencoder)
+        alone = estimator(**{"z": 3, "max_epochs": 2, "random_state": 0, **parameters})
+        assert_same_training(other, alone.fit(frames))
+        assert len(list(tmp_path.rglob("*.safetensors"))) == 2
+
+    def test_of_other_images(self, frames, tmp_path):
+        self.fit(tmp_path, frames)
+        changed = frames.copy()
+        changed[0, 0, 0, 0] ^= 1
+
+        for X, X_val in [(changed, None), (frames, frames[:3]), (frames[:9], None)]:
+            assert self.fit(tmp_path, X, X_val=X_val)[1] == [1, 2]
+        assert self.fit(tmp_path, frames)[1] == []
 
     @pytest.mark.parametrize(
         ("one", "other"),
@@ -183,38 +205,100 @@ class TestRefusals:
         ],
         ids=["lambdas", "partials"],
     )
-    def test_another_encoder_of_the_same_name_is_refused(self, frames, tmp_path, one, other):
-        encoder = PixelAutoencoder(
-            z=3, encoder=one, max_epochs=2, random_state=0, checkpoint_dir=tmp_path
-        )
-        encoder.fit(frames)
-        assert clone(encoder).fit(frames).n_epochs_ == 2
-        with pytest.raises(ValueError, match=r"is of another fit: encoder was '.*SHA-256"):
-            encoder.set_params(encoder=other).fit(frames)
+    def test_of_another_encoder_of_the_same_name(self, frames, tmp_path, one, other):
+        assert self.fit(tmp_path, frames, encoder=one)[1] == [1, 2]
+        assert self.fit(tmp_path, frames, encoder=other)[1] == [1, 2]
+        assert self.fit(tmp_path, frames, encoder=one)[1] == []
 
-    def test_another_estimator_is_named(self, frames, folder):
-        other = FeaturePredictionEncoder(z=3, max_epochs=1, random_state=0, checkpoint_dir=folder)
-        with pytest.raises(ValueError, match="estimator was 'PixelAutoencoder'"):
-            other.fit(frames)
+    def test_a_list_of_lambdas_is_continued(self, frames, tmp_path):
+        def make(side, **parameters):
+            pools = [lambda images: images[:, :, ::side, ::side], lambda images: images.mean(1)]
+            return FeaturePredictionEncoder(
+                z=3, loss_network=pools, max_epochs=5, batch_size=6, random_state=0, **parameters
+            )
 
-    def test_other_images_are_refused(self, frames, folder):
-        changed = frames.copy()
-        changed[0, 0, 0, 0] ^= 1
-        again = PixelAutoencoder(z=3, max_epochs=1, random_state=0, checkpoint_dir=folder)
-        with pytest.raises(ValueError, match=r"X was '16 images, SHA-256 .*checkpoint_dir"):
-            again.fit(changed)
-        with pytest.raises(ValueError, match="X_val was None and is '3 images"):
-            again.fit(frames, X_val=frames[:3])
+        broken = fit_in_pieces(functools.partial(make, 8), tmp_path, frames)
+        assert_same_training(broken, make(8).fit(frames))
+        make(4, checkpoint_dir=tmp_path).fit(frames)
+        assert len(list(tmp_path.rglob("*.safetensors"))) == 2
+
+
+class TestSearch:
+    """A search, or a cross-validation, is killed and continued where it was."""
+
+    @pytest.fixture
+    def search(self, tmp_path):
+        log = []
+
+        class Log(Callback):
+            def __init__(self, stop_after=None):
+                self.stop_after = stop_after
+
+            def on_epoch_end(self, net, **kwargs):
+                log.append(len(net.history))
+                if len(log) == self.stop_after:
+                    raise SystemExit
+
+        def run(stop_after=None, folder=tmp_path, images=None):
+            encoder = PixelAutoencoder(
+                z=2, max_epochs=2, batch_size=8, random_state=0, checkpoint_dir=folder,
+                callbacks=[Log(stop_after)],
+            )  # fmt: skip
+            search = GridSearchCV(encoder, {"lr": [1e-4, 1e-3]}, cv=2, error_score="raise")
+            log.clear()
+            return search.fit(images), list(log)
+
+        return run
+
+    def test_is_killed_and_continued(self, search, frames):
+        alone, all_epochs = search(folder=None, images=frames)
+        with pytest.raises(SystemExit):
+            search(stop_after=5, images=frames)
+
+        continued, epochs = search(images=frames)
+
+        # Two candidates, two splits and the refit, of two epochs each.
+        assert len(all_epochs) == 10
+        assert epochs == all_epochs[5:]
+        assert continued.best_params_ == alone.best_params_
+        for name in ("split0_test_score", "split1_test_score"):
+            assert continued.cv_results_[name].tolist() == alone.cv_results_[name].tolist()
+        np.testing.assert_array_equal(continued.transform(frames), alone.transform(frames))
+
+    def test_that_is_finished_trains_no_epoch_more(self, search, frames):
+        first, _ = search(images=frames)
+        again, epochs = search(images=frames)
+
+        assert epochs == []
+        np.testing.assert_array_equal(again.transform(frames), first.transform(frames))
+
+    @pytest.mark.parametrize("n_jobs", [None, pytest.param(2, marks=pytest.mark.slow)])
+    def test_cross_validation(self, frames, tmp_path, n_jobs):
+        encoder = PixelAutoencoder(z=2, max_epochs=2, random_state=0)
+        expected = cross_val_score(encoder, frames, cv=2)
+
+        encoder.set_params(checkpoint_dir=tmp_path)
+        for _ in range(2):
+            scores = cross_val_score(encoder, frames, cv=2, n_jobs=n_jobs, error_score="raise")
+            assert scores.tolist() == expected.tolist()
+        assert len(list(tmp_path.rglob("*.safetensors"))) == 2
+
+
+class TestRefusals:
+    @pytest.fixture
+    def folder(self, frames, tmp_path):
+        PixelAutoencoder(z=3, max_epochs=1, random_state=0, checkpoint_dir=tmp_path).fit(frames)
+        return tmp_path
 
     def test_a_damaged_file_is_not_read(self, frames, folder):
-        (file,) = folder.glob("*.safetensors")
+        (file,) = folder.rglob("*.safetensors")
         file.write_bytes(file.read_bytes()[:-100])
         again = PixelAutoencoder(z=3, max_epochs=1, random_state=0, checkpoint_dir=folder)
         with pytest.raises(ValueError, match=r"not a complete safetensors file.*Delete it"):
             again.fit(frames)
 
     def test_a_file_of_another_version_is_not_read(self, frames, folder):
-        (file,) = folder.glob("*.safetensors")
+        (file,) = folder.rglob("*.safetensors")
         tensors, header = read_tensors(file)
         write_tensors(file, tensors, {**header, "format": 0})
         again = PixelAutoencoder(z=3, max_epochs=1, random_state=0, checkpoint_dir=folder)
@@ -223,9 +307,10 @@ class TestRefusals:
 
     def test_a_folder_serves_one_fit_at_a_time(self, frames, folder):
         again = PixelAutoencoder(z=3, max_epochs=1, random_state=0, checkpoint_dir=folder)
+        (file,) = folder.rglob("*.safetensors")
         with (
-            FileLock(folder / "checkpoint.lock"),
-            pytest.raises(ValueError, match="Another fit is using"),
+            FileLock(file.parent / "checkpoint.lock"),
+            pytest.raises(ValueError, match="The same fit is running"),
         ):
             again.fit(frames)
 
@@ -234,7 +319,7 @@ def test_the_file_holds_the_whole_state_and_no_code(frames, tmp_path):
     FeaturePredictionEncoder(
         z=3, max_epochs=2, batch_size=6, checkpoint_dir=tmp_path, random_state=0
     ).fit(frames)
-    (file,) = tmp_path.glob("*.safetensors")
+    (file,) = tmp_path.rglob("*.safetensors")
     tensors, header = read_tensors(file)
     assert json.loads(json.dumps(header)) == header
     assert {name.split(".")[0] for name in tensors} == {
@@ -256,5 +341,6 @@ def test_a_warm_start_resumes_the_same_continuation_only(frames, tmp_path):
         broken.fit(frames)
     resumed = start().set_params(checkpoint_dir=tmp_path).fit(frames)
     assert_same_training(resumed, unbroken)
-    with pytest.raises(ValueError, match="initial weights was"):
-        resumed.fit(frames)
+    resumed.fit(frames)  # goes on from other weights
+    assert resumed.n_epochs_ == 9
+    assert len(list(tmp_path.rglob("*.safetensors"))) == 2
