@@ -22,7 +22,7 @@ lint: .venv/dev
 	$(BIN)/mypy
 	$(BIN)/bandit --quiet --recursive skfp
 	$(BIN)/python .ci/audit.py
-	$(BIN)/python -m benchmarks readme --check
+	$(BIN)/python -m benchmarks docs --check
 
 examples: .venv/examples
 	set -e; for example in examples/plot_*.py; do \
