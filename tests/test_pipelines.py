@@ -1,5 +1,8 @@
 """The encoders at work with the rest of scikit-learn: pipelines, searches, routing, tables."""
 
+import io
+from typing import ClassVar
+
 import joblib
 import numpy as np
 import pandas as pd
@@ -24,6 +27,9 @@ from sklearn.model_selection import (
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
+from skorch.helper import SliceDataset
+from torch.utils.data import Dataset, Subset, TensorDataset
+from torchvision.datasets import ImageFolder
 
 from skfp import FeaturePredictionEncoder, ImageLoader, PixelAutoencoder
 
@@ -352,3 +358,136 @@ class TestValidationImages:
             pytest.raises(UnsetMetadataPassedError, match="X_val"),
         ):
             untrained.fit(X, y, X_val=X[:4])
+
+
+class TestColumnsOfImages:
+    """Images themselves are the cells of a table."""
+
+    @pytest.fixture
+    def alone(self, labelled):
+        return PixelAutoencoder(z=3, max_epochs=1, random_state=0).fit_transform(labelled[0])
+
+    @staticmethod
+    def pandas(X):
+        return pd.DataFrame({"image": list(X), "step": np.arange(len(X)) % 10})
+
+    @staticmethod
+    def pandas_bytes(X):
+        return pd.DataFrame({"image": list(map(png, X)), "step": np.arange(len(X)) % 10})
+
+    @staticmethod
+    def polars(X):
+        return pl.DataFrame({"image": X, "step": np.arange(len(X)) % 10})
+
+    @staticmethod
+    def polars_objects(X):
+        images = pl.Series(list(X), dtype=pl.Object)
+        return pl.DataFrame({"image": images, "step": np.arange(len(X)) % 10})
+
+    @pytest.mark.parametrize("column", ["image", ["image"]], ids=["series", "frame"])
+    @pytest.mark.parametrize("kind", ["pandas", "pandas_bytes", "polars", "polars_objects"])
+    def test_beside_numbers(self, labelled, alone, kind, column):
+        X, y = labelled
+        table = getattr(self, kind)(X)
+        columns = ColumnTransformer(
+            [
+                ("embedding", PixelAutoencoder(z=3, max_epochs=1, random_state=0), column),
+                ("number", StandardScaler(), ["step"]),
+            ]
+        )
+
+        library = kind.split("_")[0]
+        rows = columns.set_output(transform=library).fit_transform(table)
+
+        names = [*(f"embedding__pixelautoencoder{i}" for i in range(3)), "number__step"]
+        assert list(rows.columns) == names
+        assert columns.get_feature_names_out().tolist() == names
+        np.testing.assert_array_equal(rows.to_numpy()[:, :3], alone)
+        np.testing.assert_array_equal(columns.transform(table).to_numpy(), rows.to_numpy())
+        assert make_pipeline(columns, LogisticRegression()).fit(table, y).score(table, y) > 0.5
+
+    @pytest.mark.parametrize(
+        "to_series", [pd.Series, lambda rows: pl.Series(rows, dtype=pl.Object)]
+    )
+    def test_series_of_flat_rows(self, labelled, alone, to_series):
+        rows = to_series([image.ravel() for image in labelled[0]])
+        encoder = PixelAutoencoder(
+            z=3, max_epochs=1, random_state=0, image_shape=labelled[0].shape[1:]
+        ).fit(rows)
+
+        np.testing.assert_array_equal(encoder.transform(rows), alone)
+        np.testing.assert_array_equal(encoder.transform(labelled[0]), alone)
+        assert len(encoder.get_feature_names_out()) == 3
+
+
+class TestDataSets:
+    """torch's data sets, split by scikit-learn into lists of their items."""
+
+    CONTAINERS: ClassVar = {
+        "PIL images": lambda X: Photos([(Image.fromarray(image), 0) for image in X]),
+        "arrays": lambda X: Photos([(image, 0) for image in X]),
+        "images alone": lambda X: Photos([torch.from_numpy(image) for image in X]),
+        "dicts": lambda X: Photos([{"image": image, "label": 0} for image in X]),
+        "TensorDataset": lambda X: TensorDataset(torch.from_numpy(X), torch.arange(len(X))),
+        "Subset": lambda X: Subset(Photos([(image, 0) for image in X[::-1]]), range(len(X))[::-1]),
+        "SliceDataset": lambda X: SliceDataset(Photos([(image, 0) for image in X])),
+        "bytes": lambda X: Photos([(png(image), 0) for image in X]),
+    }
+
+    @pytest.mark.parametrize("contain", CONTAINERS.values(), ids=CONTAINERS)
+    def test_cross_validation(self, labelled, contain):
+        X = labelled[0][:20]
+        encoder = PixelAutoencoder(z=2, max_epochs=1, random_state=0)
+
+        scores = cross_val_score(encoder, contain(X), cv=2, error_score="raise")
+
+        np.testing.assert_array_equal(scores, cross_val_score(encoder, X, cv=2))
+
+    def test_image_folder_in_a_search(self, labelled, untrained, tmp_path):
+        X, y = labelled
+        for row, (image, name) in enumerate(zip(X, y, strict=True)):
+            (tmp_path / name).mkdir(exist_ok=True)
+            Image.fromarray(image).save(tmp_path / name / f"{row:02}.png")
+        folder = ImageFolder(tmp_path)
+        in_order = np.concatenate([X[y == "left"], X[y == "right"]])
+        grid = {"enc__z": [2, 6]}
+
+        search = GridSearchCV(untrained, grid, cv=2, error_score="raise")
+        of_folder = clone(search).fit(folder, folder.targets)
+        of_array = clone(search).fit(in_order, folder.targets)
+
+        np.testing.assert_array_equal(
+            of_folder.cv_results_["mean_test_score"], of_array.cv_results_["mean_test_score"]
+        )
+        np.testing.assert_array_equal(of_folder.predict(folder), of_array.predict(in_order))
+
+    def test_hugging_face_column(self, labelled):
+        datasets = pytest.importorskip("datasets")
+        X = labelled[0][:20]
+        features = datasets.Features({"image": datasets.Image()})
+        images = {"image": [Image.fromarray(image) for image in X]}
+        column = datasets.Dataset.from_dict(images, features=features)["image"]
+        encoder = PixelAutoencoder(z=2, max_epochs=1, random_state=0)
+
+        scores = cross_val_score(encoder, column, cv=2, error_score="raise")
+
+        np.testing.assert_array_equal(scores, cross_val_score(encoder, X, cv=2))
+
+
+class Photos(Dataset):
+    """A data set of ready items."""
+
+    def __init__(self, items):
+        self.items = items
+
+    def __len__(self):
+        return len(self.items)
+
+    def __getitem__(self, index):
+        return self.items[index]
+
+
+def png(image):
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "PNG")
+    return file.getvalue()
