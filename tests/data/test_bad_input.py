@@ -117,28 +117,6 @@ class TestValues:
         with pytest.raises(ValueError, match=r"Scale the images to \[0, 1\]"):
             quick().fit(wide)
 
-    def test_floats_up_to_255_after_a_fit_on_bytes(self, fitted, X):
-        with pytest.raises(ValueError, match=r"fitted on uint8.*divided by 255"):
-            fitted.transform(X.astype(float))
-
-    def test_floats_up_to_255_after_a_fit_on_the_unit_range(self, X):
-        fitted = PixelAutoencoder(z=2, max_epochs=1).fit(X / 255)
-
-        with pytest.raises(ValueError, match=r"\[0, 1\]"):
-            fitted.transform(X.astype(float))
-
-    def test_bytes_far_outside_the_range_in_fit(self, X):
-        fitted = PixelAutoencoder(z=2, max_epochs=1).fit(X / 127.5 - 1)
-
-        with pytest.raises(ValueError, match=r"fitted on values from -1 to 1.*0 to 255"):
-            fitted.transform(X)
-
-    def test_the_unit_range_after_a_fit_on_floats_up_to_255(self, X):
-        fitted = PixelAutoencoder(z=2, max_epochs=1).fit(X.astype(float))
-
-        with pytest.warns(UserWarning, match=r"values from 0 to 255.*uses only"):
-            fitted.transform(X / 255)
-
     def test_training_that_diverges(self, quick, X):
         with pytest.raises(ValueError, match=r"diverged.*Lower lr"):
             quick(lr=1e30, batch_size=2).fit(X)
@@ -162,16 +140,13 @@ class TestCollections:
         with pytest.raises(ValueError, match="ImageLoader"):
             quick().fit(paths)
 
-    @pytest.mark.parametrize("collection", [{}, iter([]), torch.utils.data.DataLoader([1])])
-    def test_no_array(self, quick, collection):
-        with pytest.raises(ValueError, match=rf"{type(collection).__name__}.*Expected 2D array"):
-            quick().fit(collection)
-
-    def test_pil_images_of_different_modes(self, quick):
-        images = [Image.new("RGB", (20, 20)), Image.new("L", (20, 20))]
-
-        with pytest.raises(ValueError, match=r"different shapes.*\(20, 20\) in row 1"):
-            quick().fit(images)
+    def test_no_array(self, quick):
+        with pytest.raises(ValueError, match=r"dict.*Expected 2D array"):
+            quick().fit({})
+        with pytest.raises(ValueError, match=r"0 sample\(s\)"):
+            quick().fit(iter([]))
+        with pytest.raises(TypeError, match=r"DataLoader.*X\.dataset"):
+            quick().fit(torch.utils.data.DataLoader([1]))
 
     @pytest.mark.parametrize("mode", ["P", "CMYK", "1", "LA"])
     def test_pil_images_are_read_by_their_colours(self, X, mode):
@@ -179,13 +154,10 @@ class TestCollections:
         expected = [np.asarray(c.convert("L" if mode == "1" else "RGB")) for c in colours]
         fitted = PixelAutoencoder(z=2, max_epochs=1, random_state=0).fit(colours)
 
-        if mode in ("P", "CMYK", "1"):
-            assert fitted.image_shape_ == expected[0].shape
-            np.testing.assert_array_equal(
-                fitted.transform(colours), fitted.transform(np.stack(expected))
-            )
-        else:
-            assert fitted.image_shape_ == (64, 64, 4)
+        assert fitted.image_shape_ == expected[0].shape
+        np.testing.assert_array_equal(
+            fitted.transform(colours), fitted.transform(np.stack(expected))
+        )
 
     def test_column_of_arrays(self, fitted, X):
         column = pd.DataFrame({"image": list(X)})["image"]
@@ -231,33 +203,18 @@ class TestShapes:
         with pytest.raises(ValueError, match=r"X\[None\]"):
             quick().fit(X[0])
 
-    @pytest.mark.parametrize("channels", [2, 5])
-    @pytest.mark.parametrize("axis", [1, 3])
-    def test_number_of_channels(self, quick, channels, axis):
-        images = np.moveaxis(np.zeros((6, 64, 64, channels), dtype=np.uint8), 3, axis)
-
-        with pytest.raises(ValueError, match=rf"{channels} channels.*1 \(grey\), 3 \(RGB\)"):
-            quick().fit(images)
-
     @pytest.mark.parametrize(
         ("shape", "sides"),
-        [
-            ((15, 15), "15 by 15"),
-            ((15, 64), "15 by 64"),
-            ((64, 15, 3), "64 by 15"),
-            ((15, 64, 3), "15 by 64"),
-            ((3, 15, 64), "15 by 64"),
-            ((1, 64, 8), "64 by 8"),
-        ],
+        [((1, 1), "1 by 1"), ((1, 64), "1 by 64"), ((64, 1, 3), "64 by 1"), ((3, 1, 8), "1 by 8")],
         ids=str,
     )
-    def test_under_16_pixels(self, quick, shape, sides):
-        with pytest.raises(ValueError, match=rf"{sides} pixels.*at least 16 by 16"):
+    def test_lines_of_one_pixel(self, quick, shape, sides):
+        with pytest.raises(ValueError, match=rf"{sides} pixels.*at least 2 by 2"):
             quick().fit(np.zeros((6, *shape), dtype=np.uint8))
 
-    def test_rows_of_under_16_pixels(self, quick):
-        with pytest.raises(ValueError, match="at least 16 by 16"):
-            quick(image_shape=(8, 8)).fit(np.zeros((6, 64)))
+    def test_rows_of_one_pixel(self, quick):
+        with pytest.raises(ValueError, match="at least 2 by 2"):
+            quick(image_shape=(1, 64)).fit(np.zeros((6, 64)))
 
     def test_images_of_different_sizes(self, quick):
         with pytest.raises(ValueError, match="different shapes"):
@@ -273,10 +230,6 @@ class TestShapes:
     def test_image_shape_of_wrong_length(self, quick, X, image_shape):
         with pytest.raises(ValueError, match=r"image_shape.*\(height, width, channels\)"):
             quick(image_shape=image_shape).fit(X[..., 0].reshape(8, -1))
-
-    def test_image_shape_of_two_channels(self, quick, X):
-        with pytest.raises(ValueError, match="2 channels"):
-            quick(image_shape=(64, 64, 2)).fit(X[..., :2].reshape(8, -1))
 
     def test_image_shape_other_than_that_of_the_images(self, quick, X):
         with pytest.raises(ValueError, match=r"\(64, 64, 3\).*image_shape is \(32, 32, 3\)"):

@@ -243,13 +243,13 @@ class TestRefusals:
         with pytest.raises(ValueError, match="fitted on images of shape"):
             fitted.transform(torch.zeros(shape))
 
-    def test_under_16_pixels(self):
-        with pytest.raises(ValueError, match="at least 16 by 16"):
-            autoencoder().fit(torch.zeros(4, 15, 64))
+    def test_lines_of_one_pixel(self):
+        with pytest.raises(ValueError, match="at least 2 by 2"):
+            autoencoder().fit(torch.zeros(4, 1, 64))
 
-    def test_of_another_unit_than_in_fit(self, images, fitted):
-        with pytest.raises(ValueError, match="fitted on uint8"):
-            fitted.transform(torch.from_numpy(images).float())
+    def test_of_another_scale_than_in_fit(self, images, fitted):
+        with pytest.raises(ValueError, match=r"fitted on values from 0 to 255.*-1 to 1"):
+            fitted.transform(torch.from_numpy(images) / 127.5 - 1)
 
     @pytest.mark.parametrize("shape", [(2, 3), (2,), (2, 2, 1)])
     def test_embeddings_of_another_shape(self, fitted, shape):
