@@ -273,7 +273,6 @@ def check_images(array: Rows, kind: str, reading: Reading = Reading()) -> ImageS
     resize: Any = reading.resize
     if 0 in shape:
         layout, image_shape = "hwc", shape
-        resize = (resize, resize) if isinstance(resize, int) else tuple(resize)
     elif array.ndim == 2:
         layout, image_shape = layout_of_rows(array.shape[1], reading.image_shape)
     else:
@@ -293,8 +292,8 @@ def check_images(array: Rows, kind: str, reading: Reading = Reading()) -> ImageS
             )
     format = ImageFormat(shape, layout, image_shape, dtype=kind, clip=value_range is not None)
     if isinstance(resize, int):
-        scale = resize / min(format.size)
-        resize = tuple(round(side * scale) for side in format.size)
+        size = _common_size(array) if 0 in shape else format.size
+        resize = tuple(round(side * resize / min(size)) for side in size)
     format = dataclasses.replace(format, resize=resize if isinstance(resize, str) else (*resize,))
     if reading.channels == "rgba" and format.stored_channels != 3:  # RGB is opaque
         if format.stored_channels != 4:
@@ -316,6 +315,13 @@ def check_images(array: Rows, kind: str, reading: Reading = Reading()) -> ImageS
     if reading.channels == "auto" and format.channels not in (1, 3):
         _check_channels(images)
     return images
+
+
+def _common_size(array: Rows) -> tuple[int, int]:
+    """Return the size of images all over the array, or that of a square if they differ."""
+    rows = np.unique(np.linspace(0, len(array) - 1, 64).astype(int))
+    sizes = {image.shape[:2] for image in array[rows]}
+    return sizes.pop() if len(sizes) == 1 else (1, 1)
 
 
 def _check_channels(images: ImageSet) -> None:

@@ -50,7 +50,9 @@ VIEWS = {
     "a list": lambda X: X.tolist(),
     "a list of arrays": lambda X: list(X) if X.ndim else X,
 }
-HELPFUL = re.compile(r"Expected|expecting|at least|Resize|Scale|[Pp]ass |[Ll]eave |Lower |is required")
+HELPFUL = re.compile(
+    r"Expected|expecting|at least|Resize|Scale|[Pp]ass |[Ll]eave |Lower |is required"
+)
 
 FITTING = [(16, 16, 3), (3, 16, 16), (768,), (16, 16), (16, 16, 1), (256,)]
 image_shapes = st.one_of(

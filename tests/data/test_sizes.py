@@ -252,6 +252,14 @@ class TestMixed:
             atol=1e-4,
         )
 
+    def test_one_number_keeps_the_shape_of_data_sets_of_one_size(self, noise):
+        X = noise(6, 80, 120, 3)
+        photos = TestMixed.Photos(X, lambda image: image)
+
+        np.testing.assert_allclose(
+            pixels(resize=64).fit_transform(photos), pixels(resize=64).fit_transform(X), atol=1e-5
+        )
+
     def test_one_number_means_a_square(self, mixed):
         np.testing.assert_array_equal(
             pixels(resize=64).fit_transform(mixed), pixels(resize=(64, 64)).fit_transform(mixed)
