@@ -256,13 +256,15 @@ class TestFeatureErrorDisplay:
             assert panel.get_images()[1].get_extent() == panel.get_images()[0].get_extent()
         assert "Squared error" in display.colorbar_.ax.get_ylabel()
 
-    def test_map_of_a_small_image_covers_the_tiled_image(self, frames):
+    @pytest.mark.parametrize("resize", ["auto", "tile", 96])
+    def test_map_covers_an_image_of_another_size_than_that_of_networks(self, frames, resize):
         small = frames[:, ::2, ::2]
-        encoder = FeaturePredictionEncoder(**SMALL).fit(small)
+        encoder = FeaturePredictionEncoder(**SMALL, resize=resize).fit(small)
 
         (panel,) = FeatureErrorDisplay.from_estimator(encoder, small, n_images=1).axes_
 
-        assert panel.get_images()[1].get_extent() == [-0.5, 63.5, 63.5, -0.5]
+        assert panel.get_images()[0].get_array().shape == (32, 32)
+        assert panel.get_images()[1].get_extent() == [-0.5, 31.5, 31.5, -0.5]
         assert panel.get_xlim() == (-0.5, 31.5)
         assert panel.get_ylim() == (31.5, -0.5)
 

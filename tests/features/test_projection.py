@@ -132,8 +132,8 @@ class TestTargetComponents:
             for k in (2, 8, 16)
         ]
         # Untrained decoders predict about the mean features: equation 3 is their variance.
-        layers = torch.nn.Sequential(Preprocess((64, 64)), load_loss_network("alexnet"))
-        variance = compute_rows(check_images(frames), layers, 9_408).var(axis=0).mean()
+        layers = torch.nn.Sequential(Preprocess(), load_loss_network("alexnet"))
+        variance = compute_rows(check_images(frames, "uint8"), layers, 9_408).var(axis=0).mean()
 
         np.testing.assert_allclose(losses, -variance, rtol=0.2)
 

@@ -13,9 +13,9 @@ from skfp._loss_network import load_loss_network
 class TestCompute:
     def test_features_of_frames(self, frames):
         alexnet = load_loss_network("alexnet")
-        layers = torch.nn.Sequential(Preprocess((64, 64)), alexnet)
+        layers = torch.nn.Sequential(Preprocess(), alexnet)
 
-        rows = compute_rows(check_images(frames), layers, 9_408)
+        rows = compute_rows(check_images(frames, "uint8"), layers, 9_408)
 
         assert rows.dtype == np.float32
         with torch.inference_mode():

@@ -305,11 +305,33 @@ class TestBatches:
         assert encoder.n_epochs_ == 1
         assert encoder.score(frames) == score
 
-    def test_of_another_unit(self, streamed, frames):
-        encoder, _ = streamed
+    def test_of_another_unit(self, quick, frames):
+        first, second = (quick().partial_fit(frames) for _ in range(2))
 
-        with pytest.raises(ValueError, match="fitted on uint8"):
-            encoder.partial_fit(frames.astype(np.float32))
+        first.partial_fit(frames)
+        second.partial_fit(frames.astype(np.float32))
+
+        np.testing.assert_allclose(
+            second.transform(frames), first.transform(frames), rtol=1e-3, atol=1e-4
+        )
+        with pytest.raises(ValueError, match=r"fitted on values from 0 to 255.*value_range"):
+            first.partial_fit(frames * 100.0)
+
+    def test_interrupted(self, quick, frames):
+        """What the batch has changed so far is not kept."""
+
+        class Interrupt(Callback):
+            def on_batch_end(self, net, **kwargs):
+                raise KeyboardInterrupt
+
+        encoder = quick().partial_fit(frames)
+        before = encoder.transform(frames)
+
+        with pytest.raises(KeyboardInterrupt):
+            encoder.set_params(callbacks=[Interrupt()]).partial_fit(frames)
+
+        np.testing.assert_array_equal(encoder.transform(frames), before)
+        assert encoder.n_epochs_ == 1
 
     def test_not_finite(self, quick):
         with pytest.raises(ValueError, match="NaN"):

@@ -8,14 +8,17 @@ import random
 import subprocess
 import sys
 import termios
+import warnings
 
 import numpy as np
 import pytest
 import torch
 from sklearn.base import clone
-from skorch.callbacks import Callback, Checkpoint
+from skorch.callbacks import Callback, Checkpoint, EarlyStopping
+from torch import nn
 
 from skfp import FeaturePredictionEncoder, PerceptualAutoencoder, PixelAutoencoder
+from skfp._utils.devices import choose_device
 
 
 class Snapshots(Callback):
@@ -230,7 +233,7 @@ class TestNetParams:
 
 class TestBatches:
     def test_each_image_once_an_epoch_in_a_new_order(self, noise):
-        X = noise(23, 16, 16, 3)
+        X = noise(23, 64, 64, 3)
         batches = Batches()
         PixelAutoencoder(z=2, max_epochs=2, batch_size=4, random_state=0, callbacks=[batches]).fit(
             X
@@ -261,7 +264,7 @@ class TestBatches:
     def test_bytes_stay_bytes_until_they_are_on_the_device(self, noise):
         batches = Batches()
         PixelAutoencoder(z=2, max_epochs=1, random_state=0, callbacks=[batches]).fit(
-            noise(10, 16, 16, 3)
+            noise(10, 64, 64, 3)
         )
 
         assert batches.train_[0][0].dtype == torch.uint8
@@ -545,6 +548,98 @@ class TestCallbacks:
         assert encoder.n_epochs_ == 1
         first = PixelAutoencoder(z=2, max_epochs=1, random_state=0).fit(frames)
         np.testing.assert_array_equal(encoder.transform(frames), first.transform(frames))
+
+    @pytest.mark.parametrize("epoch", [1, 2, 3])
+    def test_interrupted_at_the_end_of_an_epoch(self, frames, epoch):
+        class Interrupt(Callback):
+            def on_epoch_end(self, net, **kwargs):
+                if len(net.history) == epoch:
+                    raise KeyboardInterrupt
+
+        encoder = PixelAutoencoder(z=2, max_epochs=3, random_state=0, callbacks=[Interrupt()])
+
+        with pytest.warns(UserWarning, match=f"interrupted in epoch {epoch} of 3.*so far"):
+            encoder.fit(frames)
+        assert encoder.n_epochs_ == epoch
+
+    @pytest.mark.parametrize("callbacks", [None, [EarlyStopping(patience=1)]], ids=["ours", "own"])
+    def test_early_stopping_is_no_interrupt(self, frames, callbacks):
+        class Worsen(Callback):
+            """Makes every epoch worse than the first."""
+
+            def on_epoch_begin(self, net, **kwargs):
+                if len(net.history) > 1:
+                    net.set_params(optimizer__lr=1.0)
+
+        encoder = PixelAutoencoder(
+            z=2, max_epochs=9, patience=1 if callbacks is None else 9, random_state=0,
+            callbacks=[Worsen(), *(callbacks or ())],
+        )  # fmt: skip
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            encoder.fit(frames)
+        assert encoder.n_epochs_ < 9
+
+
+class TestBatchNormOfTheUser:
+    """BatchNorm1d cannot be trained on a batch of one image."""
+
+    @staticmethod
+    def encoder(size):
+        return nn.Sequential(
+            nn.AvgPool2d(8), nn.Flatten(), nn.Linear(3 * 64, 4), nn.BatchNorm1d(4), nn.ReLU()
+        )
+
+    def test_leaves_out_the_last_batch_of_one(self, frames):
+        batches = Batches()
+        encoder = PixelAutoencoder(
+            z=2, encoder=self.encoder, max_epochs=2, batch_size=4, random_state=0,
+            callbacks=[batches],
+        ).fit(frames[:9], X_val=frames[9:10])  # fmt: skip
+
+        for epoch in batches.train_:
+            assert [len(batch) for batch in epoch] == [4, 4]
+        first, second = (set(identities(epoch)) for epoch in batches.train_)
+        assert first != second  # another image is left out each time
+        assert encoder.score(frames[9:10]) == pytest.approx(-encoder.validation_loss_, rel=1e-4)
+
+    def test_of_a_stream_too(self, frames):
+        encoder = PixelAutoencoder(z=2, encoder=self.encoder, batch_size=4, random_state=0)
+
+        assert np.isfinite(encoder.partial_fit(frames[:9]).transform(frames)).all()
+
+    def test_keeps_all_batches_that_are_larger(self, frames):
+        batches = Batches()
+        PixelAutoencoder(
+            z=2, encoder=self.encoder, max_epochs=1, batch_size=4, random_state=0,
+            callbacks=[batches],
+        ).fit(frames[:10], X_val=frames[:1])  # fmt: skip
+
+        assert [len(batch) for batch in batches.train_[0]] == [4, 4, 2]
+
+
+class TestDevice:
+    @pytest.mark.parametrize(("cuda", "mps", "chosen"), [
+        (False, False, "cpu"), (False, True, "mps"), (True, True, "cuda"),
+    ])  # fmt: skip
+    def test_auto(self, monkeypatch, cuda, mps, chosen):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+        monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+
+        assert choose_device("auto").type == chosen
+
+    def test_score_computes_there(self, procedure, frames, monkeypatch):
+        """Tensors on the device "meta" have no values, and refuse to meet others."""
+        encoder = procedure().fit(frames)
+        devices = []
+        monkeypatch.setattr(
+            torch.Tensor, "item", lambda loss: devices.append(loss.device.type) or 0
+        )
+
+        encoder.set_params(device="meta").score(frames)
+
+        assert devices == ["meta"]
 
 
 class TestDivergence:

@@ -35,6 +35,33 @@ class TestWarmStart:
         assert [row["epoch"] for row in encoder.history_] == [1, 2, 3, 4]
         assert encoder.best_epoch_ in (3, 4)
 
+    def test_that_is_worse_keeps_the_networks_it_began_with(self, procedure, frames):
+        encoder = procedure(max_epochs=2, warm_start=True).fit(frames)
+        before, loss, best = (
+            encoder.transform(frames),
+            encoder.validation_loss_,
+            encoder.best_epoch_,
+        )
+
+        with pytest.warns(
+            UserWarning, match="No epoch of this warm start .* lower .*kept. Lower lr"
+        ):
+            encoder.set_params(lr=1.0, lr_schedule=None).fit(frames)
+
+        np.testing.assert_array_equal(encoder.transform(frames), before)
+        assert encoder.validation_loss_ == pytest.approx(loss, rel=1e-5)
+        assert (encoder.best_epoch_, encoder.n_epochs_) == (best, 4)
+
+    def test_is_judged_by_its_own_validation_images(self, frames):
+        encoder = PixelAutoencoder(z=3, max_epochs=1, random_state=0, warm_start=True)
+        encoder.fit(frames, X_val=frames[:2])
+        loss = -encoder.score(frames[2:9])
+
+        with pytest.warns(UserWarning, match="No epoch of this warm start"):
+            encoder.set_params(lr=1.0).fit(frames, X_val=frames[2:9])
+
+        assert encoder.validation_loss_ == pytest.approx(loss, rel=1e-5)
+
     def test_the_first_fit_begins_anew(self, frames):
         cold, warm = (
             PixelAutoencoder(z=3, max_epochs=2, random_state=0, warm_start=warm).fit(frames)
