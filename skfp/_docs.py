@@ -76,7 +76,7 @@ gamma : float, default=0.0
 warm_start : bool, default=False
     Whether fit continues from the networks of an earlier fit or partial_fit, for another
     `max_epochs`, instead of starting again.
-memory : str, path-like, joblib.Memory or None, default=None
+memory : str, path-like, joblib.Memory, object with a method `cache`, or None, default=None
     Where to cache the features of the loss network, for the next fit on the same images with the
     same loss network, also in other processes. None computes them once per fit. Entries are pickles
     written by joblib: use a folder that only you can write to. A data set with random transforms

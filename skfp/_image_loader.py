@@ -163,8 +163,9 @@ class ImageLoader(  # type: ignore[call-arg]
         X : array-like of shape (n,) or (n, 1)
             Paths (str or path-like), PIL images, arrays or tensors of shape (height, width) or
             (height, width, channels) with 1, 3 or 4 (RGBA) channels, bytes of image files, open
-            files, or cells {"bytes", "path"}, also mixed: a list, an array, a series, a data frame
-            of one column, or anything else that yields them.
+            files, cells {"bytes", "path"}, or tuples that begin with one of these, also mixed: a
+            list, an array, a series, a data frame of one column, a torch or Hugging Face data set,
+            or anything else that yields them.
 
         Returns
         -------

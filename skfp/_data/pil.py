@@ -7,7 +7,7 @@ import functools
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 BACKGROUND = "white"
 # Modes whose values are not brightness or are packed, and what they are converted to.
@@ -44,6 +44,8 @@ def advice(item: Any, error: Exception) -> str:
         return " If you trust the file, raise PIL.Image.MAX_IMAGE_PIXELS."
     if str(item).lower().endswith((".heic", ".heif")) or b"ftyphei" in _head(item):
         return " HEIC files need pillow-heif: pip install pillow-heif."
+    if isinstance(error, UnidentifiedImageError):
+        return " Files that Pillow cannot read are passed as arrays of their pixels."
     return ""
 
 
