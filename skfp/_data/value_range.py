@@ -21,6 +21,7 @@ SIGNED: Range = (-1.0, 1.0)
 # Images that use less of a usual range are stretched to their own.
 MIN_SHARE = 0.1
 _LITTLE_CONTRAST = 0.15
+_SAMPLE = 500_000
 _FEW = 0.05
 _ADVICE = "Pass value_range=(low, high), the values that stand for black and white in all images."
 
@@ -68,9 +69,9 @@ def find_range(array: Rows, kind: str, value_range: Range | None) -> Range:
     """
     if kind == "bool":
         return UINT8  # converted to 0 and 255 when read
-    low, high = span(array, enough=UINT8 if kind == "uint8" else None)
+    low, high, sample = span(array, enough=UINT8 if kind == "uint8" else None)
     if value_range is not None:
-        _check_contrast(array, low, high, value_range, f"value_range={value_range}")
+        _check_contrast(sample, low, high, value_range, f"value_range={value_range}")
         return value_range
     usual = _usual_range(low, high, kind == "uint8")
     if usual is None and not math.isfinite(high - low):
@@ -85,7 +86,7 @@ def find_range(array: Rows, kind: str, value_range: Range | None) -> Range:
         )
         return low, high
     found = usual or (low, high)
-    _check_contrast(array, low, high, found, f"the range {found[0]:g} to {found[1]:g}")
+    _check_contrast(sample, low, high, found, f"the range {found[0]:g} to {found[1]:g}")
     return found
 
 
@@ -104,7 +105,7 @@ def range_like(array: Rows, kind: str, format: ImageFormat) -> Range:
     """
     if kind == "bool":
         return UINT8
-    low, high = span(array, enough=UINT8 if kind == "uint8" else None)
+    low, high, sample = span(array, enough=UINT8 if kind == "uint8" else None)
     expected = format.value_range if format.clip else _expected_range(kind, format, high)
     fitted = "The encoder was fitted on values from {:g} to {:g}".format(*format.value_range)
     if not format.clip:
@@ -113,7 +114,7 @@ def range_like(array: Rows, kind: str, format: ImageFormat) -> Range:
             kind == "float"
             and expected == UINT8
             and (format.value_range, format.dtype) != (UINT8, "float")
-            and _share(_sample(array), above=2) < _FEW
+            and _share(sample, above=2) < _FEW
         )
         if low < expected[0] - width / 2 or high > expected[1] + width or other_scale:
             raise ValueError(
@@ -121,7 +122,7 @@ def range_like(array: Rows, kind: str, format: ImageFormat) -> Range:
                 f"{', nearly all below 2' if other_scale else ''}. Pass images scaled as those in "
                 "fit, or fit with value_range=(low, high), which clips values outside."
             )
-    if low < high and (doubt := _doubt(array, kind, format, expected, low, high)):
+    if low < high and (doubt := _doubt(sample, kind, format, expected, low, high)):
         _warn(f"{fitted}, and X {doubt}. Pass images scaled as those in fit. {_ADVICE}")
     return expected
 
@@ -143,7 +144,7 @@ def _expected_range(kind: str, format: ImageFormat, high: float) -> Range:
 
 
 def _doubt(
-    array: Rows, kind: str, format: ImageFormat, expected: Range, low: float, high: float
+    sample: np.ndarray, kind: str, format: ImageFormat, expected: Range, low: float, high: float
 ) -> str | None:
     """Say why images may be on another scale than those in fit."""
     fitted, width = format.value_range, expected[1] - expected[0]
@@ -155,28 +156,26 @@ def _doubt(
         return f"holds values from {low:g} to {high:g}, like images of 8 bits"
     if kind == "float" and low >= 0 and high <= 1 and (expected == SIGNED or expected[1] >= 2):
         return f"holds floats from {low:g} to {high:g}"
-    if kind != "float" and expected == UINT8 and fitted == UNIT and format.dtype != "float":
-        values = _sample(array)
-        if format.dtype != "bool" and np.any((values != 0) & (values != 255)):
-            return f"holds other integers up to {high:g}, which are read as 0 to 255"
+    after_masks = kind != "float" and expected == UINT8 and fitted == UNIT
+    if after_masks and format.dtype != "float" and not np.isin(sample, (0, 255)).all():
+        return f"holds other integers up to {high:g}, which are read as 0 to 255"
     if format.clip:
-        return "lies almost everywhere outside" if _is_clipped(_sample(array), expected) else None
+        return "lies almost everywhere outside" if _is_clipped(sample, expected) else None
     outside = max(expected[0] - low, high - expected[1]) > 0.1 * width
     return f"holds values from {low:g} to {high:g}" if outside else None
 
 
-def _check_contrast(array: Rows, low: float, high: float, used: Range, name: str) -> None:
+def _check_contrast(sample: np.ndarray, low: float, high: float, used: Range, name: str) -> None:
     """Warn of images that are nearly black, white or grey when read with a range.
 
     A few extreme values do not count, nor does a background that is equal to the extreme.
     """
     if low == high:
         return
-    values = _sample(array)
-    if _is_clipped(values, used):
+    if _is_clipped(sample, used):
         _warn(f"X holds values from {low:g} to {high:g}, nearly all outside {name}.")
         return
-    values = values.clip(*used)
+    values = sample.clip(*used)
     low, high = max(low, used[0]), min(high, used[1])
     bright, dark = values[values > low], values[values < high]
     top = np.quantile(bright, 0.99) if len(bright) else low
@@ -200,15 +199,15 @@ def _share(values: np.ndarray, above: float) -> float:
     return float(np.mean(positive > above)) if len(positive) else 0.0
 
 
-def _sample(array: Rows) -> np.ndarray:
-    """Draw values from images all over an array."""
-    random = np.random.default_rng(0)
-    values = []
-    for row in np.unique(np.linspace(0, len(array) - 1, 64).astype(int)).tolist():
-        image = array[row : row + 1][0]
-        pixels = (image.cpu().numpy() if isinstance(image, torch.Tensor) else image).ravel()
-        values.append(pixels[random.integers(len(pixels), size=10_000)].astype(np.float64))
-    return np.concatenate(values)
+def _draw(chunk: Any, n: int, random: np.random.Generator) -> np.ndarray:
+    """Draw n values from images."""
+    images = chunk if isinstance(chunk, list) else [chunk]
+    drawn = []
+    for image in images:
+        flat = image.flatten() if isinstance(image, torch.Tensor) else image.reshape(-1)
+        places = random.integers(len(flat), size=max(n // len(images), 1))
+        drawn.append(as_tensor(flat[places]).cpu().numpy().astype(np.float64))
+    return np.concatenate(drawn)
 
 
 def with_range(format: ImageFormat, low_high: Range, array: Rows) -> ImageFormat:
@@ -218,13 +217,15 @@ def with_range(format: ImageFormat, low_high: Range, array: Rows) -> ImageFormat
     return dataclasses.replace(format, low=low_high[0], high=low_high[1])
 
 
-def span(array: Rows, enough: Range | None = None) -> Range:
-    """Find the least and greatest value, in one pass that also refuses NaN and infinity.
+def span(array: Rows, enough: Range | None = None) -> tuple[float, float, np.ndarray]:
+    """Find the least and greatest value, and a sample of all, in one pass that refuses NaN.
 
     The pass ends as soon as the images use a tenth of the range `enough`, and more than 0 and 1.
     """
     low, high = math.inf, -math.inf
-    for rows in row_chunks(array):
+    random, samples = np.random.default_rng(0), []
+    chunks = list(row_chunks(array))
+    for rows in chunks:
         chunk = array[rows]
         if isinstance(chunk, list):  # images of mixed sizes
             chunk_low = float(np.min([image.min() for image in chunk]))
@@ -240,9 +241,10 @@ def span(array: Rows, enough: Range | None = None) -> Range:
                 f"the damaged ones (the first is image {first})."
             )
         low, high = min(low, chunk_low), max(high, chunk_high)
+        samples.append(_draw(chunk, max(_SAMPLE // len(chunks), 1000), random))
         if enough and high > 1 and high - low >= MIN_SHARE * (enough[1] - enough[0]):
             break
-    return low, high
+    return low, high, np.concatenate(samples)
 
 
 def _usual_range(low: float, high: float, is_uint8: bool) -> Range | None:
