@@ -246,7 +246,8 @@ class TestRefused:
             PixelAutoencoder().fit(contain([file, file[:200]]))
 
     def test_no_image(self, file):
-        with pytest.raises(ValueError, match=r"Row 1 of X cannot be read.*UnidentifiedImageError.*arrays of their pixels"):
+        words = r"Row 1 of X cannot be read.*UnidentifiedImageError.*arrays of their pixels"
+        with pytest.raises(ValueError, match=words):
             PixelAutoencoder().fit([file, b"no image"])
 
     def test_decompression_bomb(self, file, monkeypatch):
