@@ -138,19 +138,9 @@ class ImageLoader(  # type: ignore[call-arg]
             "raise", or if none is readable and `size` is None.
         """
         self._validate_params()
-        size = self._height_and_width()
         items = _as_items(X)
-        height, width = size or self._size_of_first(items)
-        channels = (3,) if self.mode == "RGB" else ()
-        images = np.zeros((len(items), height, width, *channels), dtype=np.uint8)
-        failures: list[tuple[int, Exception | None]] = []
-        # Threads by requirement: processes would each fill a copy of `images`.
-        Parallel(n_jobs=self.n_jobs, require="sharedmem")(
-            delayed(self._fill)(images, items, size, rows, failures)
-            for rows in gen_batches(len(items), _CHUNK)
-        )
+        images, failures = self._read(items)
         if failures:
-            failures.sort(key=operator.itemgetter(0))
             if self.on_error == "raise":
                 row, error = failures[0]
                 raise ValueError(_refusal(row, items[row], error)) from error
@@ -202,6 +192,20 @@ class ImageLoader(  # type: ignore[call-arg]
                 "square, or None to keep the size of the images."
             )
         return int(sides[0]), int(sides[1])
+
+    def _read(self, items: Sequence[Any]) -> tuple[np.ndarray, list[tuple[int, Exception | None]]]:
+        """Read images, and list the rows that cannot be read."""
+        size = self._height_and_width()
+        height, width = size or self._size_of_first(items)
+        channels = (3,) if self.mode == "RGB" else ()
+        images = np.zeros((len(items), height, width, *channels), dtype=np.uint8)
+        failures: list[tuple[int, Exception | None]] = []
+        # Threads by requirement: processes would each fill a copy of `images`.
+        Parallel(n_jobs=self.n_jobs, require="sharedmem")(
+            delayed(self._fill)(images, items, size, rows, failures)
+            for rows in gen_batches(len(items), _CHUNK)
+        )
+        return images, sorted(failures, key=operator.itemgetter(0))
 
     def _size_of_first(self, items: Sequence[Any]) -> tuple[int, int]:
         """Height and width of the first image that can be read."""
