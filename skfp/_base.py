@@ -170,9 +170,10 @@ class BaseImageEncoder(
         """Make an estimator that trains as the paper did, instead of with this package's defaults.
 
         Batches of 512, 50 epochs, and Adam at a constant learning rate of 1e-3; feature prediction
-        of all features instead of their principal components; encoders of features that normalise
-        nothing; float32 on any device. The paper validates on the last fifth of the images: pass
-        that as `X_val` to repeat it exactly.
+        of all features instead of their principal components, and of maps as large as they are
+        where `loss_network` is a name; encoders of features that normalise nothing; float32 on any
+        device. The paper validates on the last fifth of the images: pass that as `X_val` to repeat
+        it exactly.
 
         Parameters
         ----------
@@ -188,6 +189,9 @@ class BaseImageEncoder(
         """
         if parameters.get("encoder") == "features":
             parameters["encoder"] = "paper-features"
+        if isinstance(parameters.setdefault("loss_network", "alexnet"), str):
+            described: Any = describe(parameters["loss_network"])
+            parameters["loss_network"] = described.set_params(pool="flatten")
         return cls(z, **{**cls._PAPER_SETTINGS, **parameters})
 
     @_fit_context(prefer_skip_nested_validation=True)

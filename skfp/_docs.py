@@ -26,10 +26,12 @@ encoder : {{"image", "features", "small", "large"}} or callable, default="image"
 loss_network : str, LossNetwork, path-like, torch.nn.Module, callable or list, default="alexnet"
     {role} "alexnet" is the paper's: AlexNet pretrained on ImageNet, cut after its second ReLU,
     followed by a sigmoid; its weights come with the package. A path to a file of weights gives the
-    same layers other weights. Another name is a model of torchvision, such as "vgg16", or of timm,
-    such as "timm:resnet26". A module or function maps float images (b, 3, height, width) in [0, 1]
-    to a tensor (b, ...); a module is copied and frozen. A :class:`LossNetwork` says more, such as
-    the layer. Several networks in a list are joined, each with its share of the loss.
+    same layers other weights. "photo" is EfficientNet-Lite0, a deep network to learn from on
+    photographs; its weights come with the package too. Another name is a model of torchvision, such
+    as "vgg16", or of timm, such as "timm:resnet26". A module or function maps float images
+    (b, 3, height, width) in [0, 1] to a tensor (b, ...); a module is copied and frozen. A
+    :class:`LossNetwork` says more, such as the layer. Several networks in a list are joined, each
+    with its share of the loss.
 """,
     "max_epochs": """
 max_epochs : int, default=50

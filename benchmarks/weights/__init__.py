@@ -1,0 +1,1 @@
+"""Scripts that make the weight files of loss networks; no benchmark commands."""
