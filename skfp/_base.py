@@ -28,7 +28,8 @@ from ._export import ExportMixin
 from ._features import BATCH_SIZE, compute_rows
 from ._fitting import fit_networks, fit_networks_to_batch
 from ._loss_network import LossNetwork, describe
-from ._networks import FEATURE_ENCODERS, IMAGE_ENCODERS, Architecture, fold_batch_norm
+from ._networks import FEATURE_ENCODERS, IMAGE_ENCODERS, TRUNKS, Architecture, fold_batch_norm
+from ._networks.encoders import takes_features
 from ._saving import SavingMixin
 from ._state import FittedState
 from ._utils.devices import choose_device, on_device
@@ -60,7 +61,7 @@ class BaseImageEncoder(
 
     _parameter_constraints: ClassVar[dict[str, list]] = {
         "z": [Interval(Integral, 1, None, closed="left")],
-        "encoder": [StrOptions({*FEATURE_ENCODERS, *IMAGE_ENCODERS}), callable],
+        "encoder": [StrOptions({*FEATURE_ENCODERS, *IMAGE_ENCODERS, *TRUNKS}), callable],
         "loss_network": [str, os.PathLike, callable, LossNetwork, list, tuple],
         "max_epochs": [Interval(Integral, 1, None, closed="left")],
         "random_state": ["random_state"],
@@ -76,6 +77,7 @@ class BaseImageEncoder(
         "batch_size": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
         "lr": [Interval(Real, 0, None, closed="neither")],
         "lr_schedule": [StrOptions({"one-cycle"}), None],
+        "augment": ["boolean"],
         "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
         "patience": [Interval(Integral, 1, None, closed="left")],
         "gamma": [Interval(Real, 0, None, closed="left")],
@@ -94,6 +96,7 @@ class BaseImageEncoder(
         "batch_size": 512,
         "lr": 1e-3,
         "lr_schedule": None,
+        "augment": False,
         "validation_fraction": 0.2,
         "patience": 10,
         "net_params": {"autocast": False},
@@ -131,6 +134,7 @@ class BaseImageEncoder(
         batch_size: int | str = "auto",
         lr: float = 1e-3,
         lr_schedule: str | None = None,
+        augment: bool = False,
         validation_fraction: float = 0.2,
         patience: int = 10,
         gamma: float = 0.0,
@@ -154,6 +158,7 @@ class BaseImageEncoder(
         self.batch_size = batch_size
         self.lr = lr
         self.lr_schedule = lr_schedule
+        self.augment = augment
         self.validation_fraction = validation_fraction
         self.patience = patience
         self.gamma = gamma
@@ -407,6 +412,11 @@ class BaseImageEncoder(
         return self.encoder_.head.out_features
 
     def _architecture(self) -> Architecture:
+        if self.augment and takes_features(self.encoder):
+            raise ValueError(
+                f"augment=True flips and shifts images, but encoder={self.encoder!r} takes "
+                "features. Use an encoder of images, or augment=False."
+            )
         return Architecture(
             loss=self._LOSS,
             z=self.z,
