@@ -178,7 +178,6 @@ class LossNetwork(BaseEstimator):
         self._validate_params()
         pretrained = self._pretrained(empty=empty)
         layers, mean, std = pretrained[:3]
-        named = isinstance(self.network, str)
         if self.preprocess == "imagenet":
             mean, std = IMAGENET_MEAN, IMAGENET_STD
         before: list[nn.Module] = []
@@ -198,7 +197,7 @@ class LossNetwork(BaseEstimator):
         steps = [*before, *layers, *after]
         own = isinstance(self.network, nn.Module) and len(steps) == 1
         frozen = FrozenNetwork(steps[0] if own else nn.Sequential(*steps), name=self._name)
-        if named:
+        if isinstance(self.network, str):
             # Convolutions of few channels run a fifth faster with the channels innermost.
             frozen.network.to(memory_format=torch.channels_last)
         return frozen
@@ -206,9 +205,8 @@ class LossNetwork(BaseEstimator):
     def _pretrained(self, *, empty: bool) -> Pretrained:
         """Make the network itself, up to its layer."""
         if isinstance(self.network, str):
-            tokens = self.pool in _TOKENS
             return make_pretrained(
-                self.network, self.layer, self.weights, tokens=tokens, empty=empty
+                self.network, self.layer, self.weights, tokens=self.pool in _TOKENS, empty=empty
             )
         if isinstance(self.network, type):
             raise TypeError(

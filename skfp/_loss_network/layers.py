@@ -56,8 +56,10 @@ class Pool(nn.Module):
                 f'gives features of shape {tuple(features.shape[1:])}. Use pool="avg" or '
                 'pool="flatten".'
             )
-        size = [self.grid if side > self.largest else side for side in features.shape[2:]]
-        return features if size == [*features.shape[2:]] else F.adaptive_avg_pool2d(features, size)
+        height, width = (self.grid if side > self.largest else side for side in features.shape[2:])
+        if (height, width) == features.shape[2:]:
+            return features
+        return F.adaptive_avg_pool2d(features, (height, width))
 
 
 class PoolMaps(Pool):

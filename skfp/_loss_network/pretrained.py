@@ -221,7 +221,7 @@ def _cut(model: nn.Module, layer: str | None, name: str) -> fx.GraphModule:
     # timm knows which of its layers cannot be traced.
     is_timm = name.startswith(TIMM)
     graphs: Any = import_module(
-        "timm.layers" if is_timm else "torchvision.models.feature_extraction"
+        "timm.models" if is_timm else "torchvision.models.feature_extraction"
     )
     quiet = {} if is_timm else {"suppress_diff_warning": True}
     try:
