@@ -263,8 +263,8 @@ def load_loss_network(loss_network: Any) -> FrozenNetwork:
     >>> p = load_loss_network("alexnet")
     >>> p(torch.rand(2, 3, 64, 64)).shape
     torch.Size([2, 9408])
-    >>> p.n_features((96, 96))
-    23232
+    >>> p.n_features((224, 224))
+    9408
     """
     return _make(loss_network, empty=False)
 
