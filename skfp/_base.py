@@ -132,7 +132,7 @@ class BaseImageEncoder(
         channels: str | Sequence[int] = "auto",
         resize: str | int | Sequence[int] = "auto",
         batch_size: int | str = "auto",
-        lr: float = 1e-3,
+        lr: float | str = 1e-3,
         lr_schedule: str | None = None,
         augment: bool = False,
         validation_fraction: float = 0.2,
@@ -427,6 +427,9 @@ class BaseImageEncoder(
 
     def _batch_size(self) -> int:
         return 128 if self.batch_size == "auto" else int(self.batch_size)
+
+    def _lr(self) -> float:
+        return float(self.lr)
 
     def _check_images(self, X: Any, *, reset: bool = False) -> tuple[ImageSet, np.ndarray | None]:
         """Check images against those in fit, or find their format; return them and column names."""

@@ -52,8 +52,8 @@ image_shape : tuple of int or None, default=None
     flattened rows. Rows without it are read as grey images as square as possible.
 batch_size : int or "auto", default="auto"
     Images per training step. "auto" is {batch_size}.
-lr : float, default={lr}
-    Learning rate of Adam; the highest one if there is a schedule.
+lr : {lr_type}
+    Learning rate of Adam; {lr}.
 lr_schedule : {{"one-cycle"}} or None, default={lr_schedule}
     "one-cycle" raises the learning rate to `lr` and then lowers it to almost zero over
     `max_epochs`; None keeps it at `lr`, as the paper does.

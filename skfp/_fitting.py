@@ -119,7 +119,7 @@ def fit_networks_to_batch(
         steps = _steps(parameters, device, seed, random)
         if parameters.lr_schedule == "one-cycle":
             # At its highest, it would undo in one step what a fit has ended with.
-            steps = steps._replace(lr=parameters.lr / 10)
+            steps = steps._replace(lr=steps.lr / 10)
         net = train_one_pass(
             run.autoencoder(parameters.augment),
             run.criterion(),
@@ -278,7 +278,7 @@ def _steps(parameters: Any, device: torch.device, seed: int, random: ExitStack) 
         random.close()
     return Steps(
         batch_size=parameters._batch_size(),
-        lr=parameters.lr,
+        lr=parameters._lr(),
         gamma=parameters.gamma,
         device=device,
         seed=seed,

@@ -8,6 +8,7 @@ import onnxruntime
 import pytest
 import torch
 from sklearn.base import clone
+from skorch.callbacks import Callback
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -121,3 +122,26 @@ def test_pretrained_layers_are_trained(frames):
 
     before = pretrained_trunk()[0][0].weight
     assert not torch.equal(fitted.encoder_.trunk[0].weight, before)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "expected"),
+    [
+        ({"encoder": "image"}, 3e-3),
+        ({"encoder": "residual"}, 3e-3),
+        ({"encoder": "pretrained"}, 1e-3),
+        ({"encoder": "pretrained", "lr": 2e-3}, 2e-3),
+    ],
+)
+def test_pretrained_layers_have_a_lower_learning_rate(frames, parameters, expected):
+    rates = []
+
+    class Record(Callback):
+        def on_batch_end(self, net, **kwargs):
+            rates.append(net.optimizer_.param_groups[0]["lr"])
+
+    parameters |= {"z": 2, "max_epochs": 1, "lr_schedule": None, "callbacks": [Record()]}
+    fitted = FeaturePredictionEncoder(**parameters).fit(frames)
+    assert {*rates} == {expected}
+    fitted.partial_fit(frames)
+    assert rates[-1] == expected
