@@ -120,8 +120,9 @@ def _torchvision(name: str, layer: str | None, weights: Any, empty: bool) -> Pre
 
     known = models.list_models(module=models)
     if name not in known:
+        hint = _did_you_mean(name, ["photo", *EMBEDDED_LAYERS, *known])
         raise ValueError(
-            f"Unknown loss_network {name!r}.{_did_you_mean(name, known)} Expected a name from "
+            f"Unknown loss_network {name!r}.{hint} Expected a name from "
             'skfp.loss_networks(), any model of torchvision.models.list_models(), "timm:NAME", a '
             "path to a weights file that ends in .safetensors, .pt or .pth, a torch.nn.Module or a "
             "function from images to tensors."

@@ -114,6 +114,8 @@ class TestLayer:
     def test_unknown_model_suggests_nearest(self):
         with pytest.raises(ValueError, match=r"'resnet19'\. Did you mean .*'resnet18'"):
             load_loss_network("resnet19")
+        with pytest.raises(ValueError, match=r"'photos'\. Did you mean 'photo'"):
+            load_loss_network("photos")
 
     @pytest.mark.parametrize(
         ("layer", "shape"), [("features.1", (64, 15, 15)), ("features.3", (192, 7, 7))]
