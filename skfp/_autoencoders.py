@@ -69,7 +69,8 @@ class ImageAutoencoder(BaseImageEncoder):
     features="F-I-PS",
     role="The network that compares images.",
     batch_size="128",
-    lr="1e-3",
+    lr_type="float, default=1e-3",
+    lr="the highest one if there is a schedule",
     lr_schedule="None",
     or_none="",
 )
@@ -119,7 +120,8 @@ class PerceptualAutoencoder(ImageAutoencoder):
     features="F-I-PW",
     role='The network that feeds the encoder; without effect unless ``encoder="features"``.',
     batch_size="128",
-    lr="1e-3",
+    lr_type="float, default=1e-3",
+    lr="the highest one if there is a schedule",
     lr_schedule="None",
     or_none=" or None",
 )

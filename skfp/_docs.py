@@ -12,24 +12,32 @@ z : int, default=128
     Size of the embedding: the number of values per image.
 """,
     "encoder": """
-encoder : {{"image", "features", "small", "large"}} or callable, default="image"
-    The network to train. "image" is the paper's encoder of images ({image}), "features" a
-    perceptron on the features of the loss network ({features}), normalised: without that, such an
-    encoder hardly learns ("paper-features" is the paper's, which is not). "small" and "large" are
-    "image" with half and twice the channels: for images of 64 by 64 pixels they take 8, 30
-    ("image") and 112 MFLOP each (`python -m benchmarks encoders`). A function takes the size
-    (height, width) of the images, at least 64 each, and returns a new module from float images
-    (b, 3, height, width) in [0, 1] to a tensor (b, ...), which is flattened and mapped linearly to
-    the embedding; `save` cannot keep such a module.
+encoder : str or callable, default="image"
+    The network to train. A name, with the cost of an image of 64 by 64 pixels, which grows with the
+    number of pixels:
+
+    - "image" (30 MFLOP): the paper's four convolutions ({image}).
+    - "small" and "large" (8 and 112 MFLOP): "image" with half and twice the channels.
+    - "residual" (34 MFLOP): a small residual network; larger images need no more weights.
+    - "pretrained" (55 MFLOP): begins with AlexNet's two convolutions of the "alexnet" loss network
+      and trains them on, for photographs; larger images need no more weights.
+    - "features": a perceptron on the features of the loss network ({features}), normalised: without
+      that, such an encoder hardly learns ("paper-features" is the paper's, which is not).
+
+    A function takes the size (height, width) of the images, at least 64 each, and returns a new
+    module from float images (b, 3, height, width) in [0, 1] to a tensor (b, ...), which is
+    flattened and mapped linearly to the embedding; `save` cannot keep such a module.
 """,
     "loss_network": """
 loss_network : str, LossNetwork, path-like, torch.nn.Module, callable or list, default="alexnet"
     {role} "alexnet" is the paper's: AlexNet pretrained on ImageNet, cut after its second ReLU,
     followed by a sigmoid; its weights come with the package. A path to a file of weights gives the
-    same layers other weights. Another name is a model of torchvision, such as "vgg16", or of timm,
-    such as "timm:resnet26". A module or function maps float images (b, 3, height, width) in [0, 1]
-    to a tensor (b, ...); a module is copied and frozen. A :class:`LossNetwork` says more, such as
-    the layer. Several networks in a list are joined, each with its share of the loss.
+    same layers other weights. "photo" is EfficientNet-Lite0, a deep network to learn from on
+    photographs; its weights come with the package too. Another name is a model of torchvision, such
+    as "vgg16", or of timm, such as "timm:resnet26". A module or function maps float images
+    (b, 3, height, width) in [0, 1] to a tensor (b, ...); a module is copied and frozen. A
+    :class:`LossNetwork` says more, such as the layer. Several networks in a list are joined, each
+    with its share of the loss.
 """,
     "max_epochs": """
 max_epochs : int, default=50
@@ -61,11 +69,16 @@ image_shape : tuple of int or None, default=None
     flattened rows. Rows without it are read as grey images as square as possible.
 batch_size : int or "auto", default="auto"
     Images per training step. "auto" is {batch_size}.
-lr : float, default={lr}
-    Learning rate of Adam; the highest one if there is a schedule.
+lr : {lr_type}
+    Learning rate of Adam; {lr}.
 lr_schedule : {{"one-cycle"}} or None, default={lr_schedule}
     "one-cycle" raises the learning rate to `lr` and then lowers it to almost zero over
     `max_epochs`; None keeps it at `lr`, as the paper does.
+augment : bool, default=False
+    Whether the encoder gets each image flipped from left to right at random, and shifted by up to
+    an eighth of its sides, in training; what it learns to predict stays that of the image itself.
+    For images whose content does not depend on where it lies or on left and right. Not for
+    encoders of features.
 validation_fraction : float in (0, 1), default=0.2
     Share of the images that is held out for validation if fit gets no `X_val`.
 patience : int, default=10

@@ -22,7 +22,9 @@ from ._networks.encoders import takes_features
     role="The network whose features are predicted.",
     batch_size="""64 with an encoder of images, which learns best in small steps, and 128 with
     ``encoder="features"``, whose many weights make each step costly""",
-    lr="3e-3",
+    lr_type='float or "auto", default="auto"',
+    lr="""the highest one if there is a schedule. "auto" is 3e-3, and 1e-3 with
+    ``encoder="pretrained"``, whose first layers have learned already""",
     lr_schedule='"one-cycle"',
     or_none="",
 )
@@ -84,6 +86,7 @@ class FeaturePredictionEncoder(BaseImageEncoder):
     _LOSS = "features"
     _parameter_constraints: ClassVar[dict[str, list]] = {
         **BaseImageEncoder._parameter_constraints,
+        "lr": [*BaseImageEncoder._parameter_constraints["lr"], StrOptions({"auto"})],
         "target_components": [
             Interval(Integral, 1, None, closed="left"),
             StrOptions({"auto"}),
@@ -109,8 +112,9 @@ class FeaturePredictionEncoder(BaseImageEncoder):
         channels: str | Sequence[int] = "auto",
         resize: str | int | Sequence[int] = "auto",
         batch_size: int | str = "auto",
-        lr: float = 3e-3,
+        lr: float | str = "auto",
         lr_schedule: str | None = "one-cycle",
+        augment: bool = False,
         validation_fraction: float = 0.2,
         patience: int = 10,
         gamma: float = 0.0,
@@ -135,6 +139,7 @@ class FeaturePredictionEncoder(BaseImageEncoder):
             batch_size=batch_size,
             lr=lr,
             lr_schedule=lr_schedule,
+            augment=augment,
             validation_fraction=validation_fraction,
             patience=patience,
             gamma=gamma,
@@ -155,3 +160,8 @@ class FeaturePredictionEncoder(BaseImageEncoder):
         if self.batch_size == "auto" and not takes_features(self.encoder):
             return 64
         return super()._batch_size()
+
+    def _lr(self) -> float:
+        if self.lr == "auto":
+            return 1e-3 if self.encoder == "pretrained" else 3e-3
+        return super()._lr()

@@ -73,7 +73,7 @@ def fit_networks(
             train = run.training_set()
             valid = run.validation_set(valid_images)
         net = train_networks(
-            run.autoencoder(),
+            run.autoencoder(parameters.augment),
             run.criterion(),
             train,
             valid,
@@ -121,9 +121,9 @@ def fit_networks_to_batch(
         steps = _steps(parameters, device, seed, random)
         if parameters.lr_schedule == "one-cycle":
             # At its highest, it would undo in one step what a fit has ended with.
-            steps = steps._replace(lr=parameters.lr / 10)
+            steps = steps._replace(lr=steps.lr / 10)
         net = train_one_pass(
-            run.autoencoder(),
+            run.autoencoder(parameters.augment),
             run.criterion(),
             run.training_set(),
             steps,
@@ -218,10 +218,10 @@ class _Run:
             checkpoint.projection = projection
         self.networks = Networks(encoder, decoder, variance_head, self.loss_network, projection)
 
-    def autoencoder(self) -> Autoencoder:
+    def autoencoder(self, augment: bool) -> Autoencoder:
         """Join the networks to the module that is trained."""
-        stored = self.architecture.takes_features
-        return Autoencoder(nn.Identity() if stored else self.preprocess, *self.networks.trained)
+        prepare = nn.Identity() if self.architecture.takes_features else self.preprocess
+        return Autoencoder(prepare, *self.networks.trained, augment=augment)
 
     def criterion(self) -> nn.Module:
         """Make the loss."""
@@ -280,7 +280,7 @@ def _steps(parameters: Any, device: torch.device, seed: int, random: ExitStack) 
         random.close()
     return Steps(
         batch_size=parameters._batch_size(),
-        lr=parameters.lr,
+        lr=parameters._lr(),
         gamma=parameters.gamma,
         device=device,
         seed=seed,

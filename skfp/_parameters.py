@@ -13,8 +13,8 @@ from sklearn.base import BaseEstimator
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 
 from ._data.formats import MIN_NETWORK_SIDE
-from ._loss_network import LossNetwork
-from ._networks import FEATURE_ENCODERS, IMAGE_ENCODERS
+from ._loss_network import LossNetwork, describe
+from ._networks import FEATURE_ENCODERS, IMAGE_ENCODERS, TRUNKS
 
 
 class EncoderParameters(BaseEstimator):
@@ -22,7 +22,7 @@ class EncoderParameters(BaseEstimator):
 
     _parameter_constraints: ClassVar[dict[str, list]] = {
         "z": [Interval(Integral, 1, None, closed="left")],
-        "encoder": [StrOptions({*FEATURE_ENCODERS, *IMAGE_ENCODERS}), callable],
+        "encoder": [StrOptions({*FEATURE_ENCODERS, *IMAGE_ENCODERS, *TRUNKS}), callable],
         "loss_network": [str, os.PathLike, callable, LossNetwork, list, tuple],
         "max_epochs": [Interval(Integral, 1, None, closed="left")],
         "random_state": ["random_state"],
@@ -38,6 +38,7 @@ class EncoderParameters(BaseEstimator):
         "batch_size": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
         "lr": [Interval(Real, 0, None, closed="neither")],
         "lr_schedule": [StrOptions({"one-cycle"}), None],
+        "augment": ["boolean"],
         "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
         "patience": [Interval(Integral, 1, None, closed="left")],
         "gamma": [Interval(Real, 0, None, closed="left")],
@@ -56,6 +57,7 @@ class EncoderParameters(BaseEstimator):
         "batch_size": 512,
         "lr": 1e-3,
         "lr_schedule": None,
+        "augment": False,
         "validation_fraction": 0.2,
         "patience": 10,
         "net_params": {"autocast": False},
@@ -74,8 +76,9 @@ class EncoderParameters(BaseEstimator):
         channels: str | Sequence[int] = "auto",
         resize: str | int | Sequence[int] = "auto",
         batch_size: int | str = "auto",
-        lr: float = 1e-3,
+        lr: float | str = 1e-3,
         lr_schedule: str | None = None,
+        augment: bool = False,
         validation_fraction: float = 0.2,
         patience: int = 10,
         gamma: float = 0.0,
@@ -99,6 +102,7 @@ class EncoderParameters(BaseEstimator):
         self.batch_size = batch_size
         self.lr = lr
         self.lr_schedule = lr_schedule
+        self.augment = augment
         self.validation_fraction = validation_fraction
         self.patience = patience
         self.gamma = gamma
@@ -115,9 +119,10 @@ class EncoderParameters(BaseEstimator):
         """Make an estimator that trains as the paper did, instead of with this package's defaults.
 
         Batches of 512, 50 epochs, and Adam at a constant learning rate of 1e-3; feature prediction
-        of all features instead of their principal components; encoders of features that normalise
-        nothing; float32 on any device. The paper validates on the last fifth of the images: pass
-        that as `X_val` to repeat it exactly.
+        of all features instead of their principal components, and of maps as large as they are
+        where `loss_network` is a name; encoders of features that normalise nothing; float32 on any
+        device. The paper validates on the last fifth of the images: pass that as `X_val` to repeat
+        it exactly.
 
         Parameters
         ----------
@@ -133,10 +138,16 @@ class EncoderParameters(BaseEstimator):
         """
         if parameters.get("encoder") == "features":
             parameters["encoder"] = "paper-features"
+        if isinstance(parameters.setdefault("loss_network", "alexnet"), str):
+            described: Any = describe(parameters["loss_network"])
+            parameters["loss_network"] = described.set_params(pool="flatten")
         return cls(z, **{**cls._PAPER_SETTINGS, **parameters})
 
     def _batch_size(self) -> int:
         return 128 if self.batch_size == "auto" else int(self.batch_size)
+
+    def _lr(self) -> float:
+        return float(self.lr)
 
     def _resize(self) -> Any:
         """Check the parameter `resize`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ._loss_network import describe
 from ._utils.tensor_file import Tensors
 
 _LOSSES = {
@@ -31,6 +32,7 @@ def upgrade(header: dict[str, Any], tensors: Tensors) -> tuple[dict[str, Any], T
     learned = header["learned"]
     networks = learned["_structure"]
     parameters["resize"] = "tile"
+    parameters["loss_network"] = _loss_network(parameters["loss_network"])
     state = {
         "format": _format(learned["_format"]),
         "feature_names": learned.get("feature_names_in_"),
@@ -39,7 +41,7 @@ def upgrade(header: dict[str, Any], tensors: Tensors) -> tuple[dict[str, Any], T
             "z": networks["z"],
             "encoder": _encoder(networks["encoder"], networks["normalize_features"]),
             "variational": networks["gamma > 0"],
-            "loss_network": networks["loss_network"],
+            "loss_network": _loss_network(networks["loss_network"]),
             "target_components": networks.get("target_components"),
         },
         "n_features": learned["_n_loss_features"],
@@ -59,6 +61,18 @@ def upgrade(header: dict[str, Any], tensors: Tensors) -> tuple[dict[str, Any], T
 
 def _encoder(name: Any, normalized: bool) -> Any:
     return "paper-features" if name == "features" and not normalized else name
+
+
+def _loss_network(value: Any) -> Any:
+    """Spell out the defaults of version 0.1, which resized and pooled nothing."""
+    if isinstance(value, list):
+        return [_loss_network(one) for one in value]
+    if isinstance(value, str):
+        named: Any = describe(value)
+        value = {"LossNetwork": named.set_params(pool="flatten", resize=None).get_params()}
+    if value is None or value["LossNetwork"]["squash"] != "auto":
+        return value
+    return {"LossNetwork": {**value["LossNetwork"], "squash": "sigmoid"}}
 
 
 def _format(format: dict[str, Any]) -> dict[str, Any]:

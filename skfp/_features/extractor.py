@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
 from sklearn.utils import gen_batches
-from torch import nn
 
 from .._data import ImageSet, Preprocess
-from .._loss_network import FrozenNetwork, check_features
+from .._loss_network import FrozenNetwork, Inference, check_features, is_deep
 from .._utils import distributed
 from .._utils.fingerprint import fingerprint
 from .cache import Cache
 from .projection import ARRAYS, PCAProjection, fit_projection
-from .store import BATCH_SIZE, FeatureStore, compute_rows
+from .store import BATCH_SIZE, MAX_BYTES_IN_MEMORY, FeatureStore, compute_rows
 
 PROJECTION_SAMPLE = 4096
 
@@ -35,6 +35,9 @@ class FeatureExtractor:
     cache : Cache
         Keyed by the images and the loss network.
     """
+
+    # Whether to compute all features before any projection: a deep network's cost most of a fit.
+    computes_once = False
 
     def __init__(
         self, source: ImageSet | FeatureStore, extract: Callable, n_features: int, cache: Cache
@@ -55,20 +58,28 @@ class FeatureExtractor:
     ) -> FeatureExtractor:
         """Extract features of images with a loss network, which is moved to the device."""
         network = network.to(device)
-        layers = nn.Sequential(preprocess, network)
+        compute = Inference(network, len(images)) if device.type == "cpu" else network
 
         def extract(batch: torch.Tensor) -> torch.Tensor:
-            return layers(batch.to(device, non_blocking=True))
+            return compute(preprocess(batch.to(device, non_blocking=True)))
 
         n_features = network.n_features(images.format.network_size)
         if memory is None:
-            return cls(images, distributed.compute_sharded(extract), n_features, Cache(None))
-        # With a cache, the main process computes an entry while the others wait to read it.
-        cache = Cache(memory, images.fingerprint, network.fingerprint())
-        return cls(images, extract, n_features, cache)
+            extractor = cls(images, distributed.compute_sharded(extract), n_features, Cache(None))
+        else:
+            # With a cache, the main process computes an entry while the others wait to read it.
+            cache = Cache(memory, images.fingerprint, network.fingerprint())
+            extractor = cls(images, extract, n_features, cache)
+        n_bytes = len(images) * n_features * 4
+        extractor.computes_once = is_deep(network) and n_bytes <= MAX_BYTES_IN_MEMORY
+        return extractor
 
     def stored(self) -> FeatureExtractor:
         """Compute the features of all images now, and return an extractor that reads them."""
+        return self._stored
+
+    @cached_property
+    def _stored(self) -> FeatureExtractor:
         return FeatureExtractor(self.features(), lambda rows: rows, self.n_features, self.cache)
 
     def features(self) -> FeatureStore:
@@ -84,6 +95,8 @@ class FeatureExtractor:
 
     def projected(self, projection: PCAProjection) -> FeatureStore:
         """Return the projection of the features of all images."""
+        if self.computes_once:
+            return self._stored.projected(projection)
 
         def project(batch: torch.Tensor) -> torch.Tensor:
             features = self.extract(batch)
@@ -110,6 +123,8 @@ class FeatureExtractor:
         return PCAProjection(*(torch.from_numpy(np.array(arrays[name])) for name in ARRAYS))
 
     def _sample(self) -> np.ndarray:
+        if self.computes_once:
+            return self._stored._sample()
         n_sample = min(len(self.source), PROJECTION_SAMPLE)
         rows = np.random.default_rng(0).choice(len(self.source), n_sample, replace=False)
         with torch.inference_mode():

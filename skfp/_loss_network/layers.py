@@ -40,27 +40,64 @@ class Normalise(nn.Module):
 
 
 class Pool(nn.Module):
-    """Average maps within the fields of a grid by grid, or maps and tokens over all places."""
+    """Average maps within the fields of a grid, where they have more than `largest` rows."""
 
-    def __init__(self, grid: int | None) -> None:
+    def __init__(self, grid: int, largest: int) -> None:
         super().__init__()
         self.grid = grid
+        self.largest = largest
 
     def forward(self, features: Tensor) -> Tensor:
         if features.ndim <= 2:
             return features
-        if self.grid is None and features.ndim == 3:  # (b, tokens, channels)
-            return features.mean(dim=1)
-        if self.grid is None:  # (b, channels, rows, columns, ...)
-            return features.flatten(2).mean(dim=2)
         if features.ndim != 4:
             raise ValueError(
                 f"pool={self.grid} needs feature maps (channels, rows, columns), but the layer "
                 f'gives features of shape {tuple(features.shape[1:])}. Use pool="avg" or '
                 'pool="flatten".'
             )
-        rows, columns = features.shape[2:]
-        return F.adaptive_avg_pool2d(features, (min(self.grid, rows), min(self.grid, columns)))
+        height, width = (self.grid if side > self.largest else side for side in features.shape[2:])
+        if (height, width) == features.shape[2:]:
+            return features
+        return F.adaptive_avg_pool2d(features, (height, width))
+
+
+class PoolMaps(Pool):
+    """Pool maps, and leave tokens as they are."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        return super().forward(features) if features.ndim == 4 else features
+
+
+class Average(nn.Module):
+    """Average maps over all places; of tokens take "cls", the first, or "avg", or "cls+avg".
+
+    The average leaves out the first `n_prefix` tokens, which stand for no place.
+    """
+
+    def __init__(self, tokens: str, n_prefix: int) -> None:
+        super().__init__()
+        self.tokens = tokens
+        self.n_prefix = n_prefix
+
+    def forward(self, features: Tensor) -> Tensor:
+        if features.ndim == 3:  # (b, tokens, channels)
+            average = features[:, self.n_prefix :].mean(dim=1)
+            chosen = {"cls": features[:, 0], "avg": average}
+            return torch.cat([chosen[name] for name in self.tokens.split("+")], dim=1)
+        if self.tokens != "avg":
+            raise ValueError(
+                f"pool={self.tokens!r} needs tokens (tokens, channels), but the layer gives "
+                f'features of shape {tuple(features.shape[1:])}. Use pool="avg".'
+            )
+        return features if features.ndim == 2 else features.flatten(2).mean(dim=2)
+
+
+class ChannelsFirst(nn.Module):
+    """Turn maps (b, rows, columns, channels) to (b, channels, rows, columns)."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        return features.permute(0, 3, 1, 2) if features.ndim == 4 else features
 
 
 class Function(nn.Module):

@@ -20,7 +20,12 @@ def fill(
 
     The file may hold more than the network needs; `rename` maps its names to the network's.
     """
-    shapes = {key: tuple(tensor.shape) for key, tensor in network.state_dict().items()}
+    needed = {
+        key: tensor
+        for key, tensor in network.state_dict().items()
+        if not key.startswith("_tensor_constant")  # of a traced graph; no file holds it
+    }
+    shapes = {key: tuple(tensor.shape) for key, tensor in needed.items()}
     expected = "expected a safetensors file or a state dict with the tensors " + _enumerate(
         [f"{key} of shape {shape}" for key, shape in shapes.items()]
     )
@@ -43,7 +48,7 @@ def fill(
             f"Wrong weights for {name!r} in {str(file)!r} ({_enumerate(wrong)}): {expected}."
         )
     state = {}
-    for key, empty in network.state_dict().items():
+    for key, empty in needed.items():
         tensor = tensors[key]
         if empty.is_floating_point() and not (
             tensor.is_floating_point() and tensor.isfinite().all()
@@ -54,7 +59,7 @@ def fill(
             )
         # A copy, as the tensor may be a view of the file.
         state[key] = tensor.to(empty.dtype, copy=True)
-    network.load_state_dict(state, assign=True)
+    network.load_state_dict(state, strict=False, assign=True)
 
 
 def _read(file: Path) -> dict[str, torch.Tensor]:

@@ -19,10 +19,12 @@ from .losses import (
     ProjectedFeatureLoss,
     variational_term,
 )
+from .trunks import TRUNKS
 
 __all__ = [
     "FEATURE_ENCODERS",
     "IMAGE_ENCODERS",
+    "TRUNKS",
     "Architecture",
     "Autoencoder",
     "CustomEncoder",

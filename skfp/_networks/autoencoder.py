@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
+from .augmentation import flip_and_shift
 from .decoders import FeatureDecoder, ImageDecoder
 from .encoders import Encoder, make_encoder, takes_features
 
@@ -24,13 +25,14 @@ class Decoded(NamedTuple):
 class Autoencoder(nn.Module):
     """An encoder and a decoder, with embeddings drawn from a normal distribution if variational.
 
-    `prepare` makes the encoder's input from a stored batch. `variance_head` gives the log-variance
-    beside the encoder's own head, which gives the mean.
+    `prepare` makes the encoder's input from a stored batch; `augment` flips and shifts it in
+    training. `variance_head` gives the log-variance beside the encoder's own head, which gives the
+    mean.
     """
 
     encoder: Encoder
     variance_head: nn.Linear | None
-    generator: torch.Generator | None = None  # of the embeddings drawn in training
+    generator: torch.Generator | None = None  # of what is drawn in training
 
     def __init__(
         self,
@@ -38,16 +40,21 @@ class Autoencoder(nn.Module):
         encoder: Encoder,
         decoder: nn.Module,
         variance_head: nn.Linear | None,
+        augment: bool = False,
     ) -> None:
         super().__init__()
         self.prepare = prepare
         self.encoder = encoder
         self.decoder = decoder
         self.variance_head = variance_head
+        self.augment = augment
 
     def forward(self, inputs: torch.Tensor) -> Decoded:
         """Encode and decode a stored batch."""
-        code = self.encoder.trunk(self.prepare(inputs))
+        inputs = self.prepare(inputs)
+        if self.augment and self.training:
+            inputs = flip_and_shift(inputs, self.generator)
+        code = self.encoder.trunk(inputs)
         mean = self.encoder.head(code)
         if self.variance_head is None:
             return Decoded(self.decoder(mean), mean, None)

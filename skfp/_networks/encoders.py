@@ -1,4 +1,4 @@
-"""Encoders: the paper's two (section V, figure 3), other widths, and modules of the user's own."""
+"""Encoders by name: the paper's two (section V, figure 3) and others, or modules of the user's."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from .decoders import hidden_width
+from .trunks import TRUNKS
 
 
 class Encoder(nn.Module):
@@ -145,7 +146,7 @@ class CustomEncoder(Encoder):
         super().__init__(trunk.train(mode), codes.shape[1], z)
 
 
-# Channels of the image encoders by name; "image" is the paper's.
+# Channels of the encoders that are like the paper's, "image", by name.
 IMAGE_ENCODERS = {
     "small": (16, 32, 64, 128),
     "image": ImageEncoder.CHANNELS,
@@ -173,6 +174,8 @@ def make_encoder(
         return CustomEncoder(encoder, size, z, in_channels)
     if takes_features(encoder):
         return FeatureEncoder(n_features, z, mean)
+    if encoder in TRUNKS:
+        return Encoder(*TRUNKS[encoder](in_channels), z)
     return ImageEncoder(size, z, IMAGE_ENCODERS[encoder], in_channels)
 
 

@@ -55,7 +55,7 @@ class KeepBetterStart(Callback):
 class Steps(NamedTuple):
     """How training steps are made, as in the estimators.
 
-    `generator` draws the variational embeddings, `seed` the order of batches.
+    `generator` draws what the networks draw in training, `seed` the order of batches.
     """
 
     batch_size: int

@@ -14,7 +14,7 @@ from torch import nn
 
 import skfp
 from skfp import FeaturePredictionEncoder, LossNetwork, PerceptualAutoencoder
-from skfp._loss_network import load_loss_network
+from skfp._loss_network import empty_loss_network, load_loss_network
 
 EARLY = LossNetwork(layer="features.1", pool=4)
 
@@ -59,6 +59,7 @@ class TestParameters:
             ("network", 3),
             ("preprocess", "caffe"),
             ("resize", 0),
+            ("resize", "large"),
             ("pool", "max"),
             ("pool", 0),
             ("squash", "tanh"),
@@ -95,7 +96,8 @@ class TestDefault:
 
     def test_fingerprint_is_that_of_caches_written_before(self):
         expected = "b460b986b65734ede1ea7a04a7f6bad8071fe52b0d9a1aba3a309d858b622924"
-        assert load_loss_network("alexnet").fingerprint() == expected
+        network = LossNetwork("alexnet", pool="flatten")
+        assert load_loss_network(network).fingerprint() == expected
 
 
 class TestPoolingAndSquashing:
@@ -108,6 +110,49 @@ class TestPoolingAndSquashing:
         assert network.maps_shape((64, 64)) == shape
         assert network(images).shape == (6, np.prod(shape))
 
+    @pytest.mark.parametrize(
+        ("size", "shape"),
+        [
+            ((64, 64), (192, 7, 7)),
+            ((72, 72), (192, 8, 8)),
+            ((224, 224), (192, 7, 7)),
+            ((64, 224), (192, 7, 7)),
+            ((32, 128), (192, 3, 7)),
+        ],
+    )
+    def test_large_maps_are_pooled_by_default(self, size, shape):
+        assert load_loss_network("alexnet").maps_shape(size) == shape
+
+    def test_default_pooling_averages(self):
+        images = torch.rand(2, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+        maps = load_loss_network(LossNetwork(pool="flatten"))(images).reshape(2, 192, 27, 27)
+        assert maps[0].numel() == 139_968
+        pooled = load_loss_network("alexnet")(images)
+        expected = torch.nn.functional.adaptive_avg_pool2d(maps, 7).flatten(1)
+        torch.testing.assert_close(pooled, expected)
+
+    def test_images_of_64_pixels_are_not_pooled_by_default(self, images):
+        whole = load_loss_network(LossNetwork(pool="flatten"))(images)
+        assert torch.equal(load_loss_network("alexnet")(images), whole)
+        assert empty_loss_network("vgg16").maps_shape((64, 64)) == (512, 8, 8)
+
+    def test_own_network_is_pooled_on_request_only(self):
+        assert load_loss_network(nn.Identity()).maps_shape((64, 64)) == (3, 64, 64)
+
+    @pytest.mark.parametrize("loss_network", [None, "alexnet", "vgg16", "photo"])
+    def test_paper_settings_pool_nothing(self, loss_network):
+        given = {} if loss_network is None else {"loss_network": loss_network}
+        described = FeaturePredictionEncoder.with_paper_settings(**given).loss_network
+        assert described.pool == "flatten"
+        if loss_network in (None, "alexnet"):
+            assert load_loss_network(described).maps_shape((96, 96)) == (192, 11, 11)
+
+    def test_paper_settings_leave_a_description_as_it_is(self):
+        given = LossNetwork(pool=2)
+        assert (
+            FeaturePredictionEncoder.with_paper_settings(loss_network=given).loss_network is given
+        )
+
     def test_average_is_of_squashed_features(self, images):
         maps = load_loss_network("alexnet").network(images)
         pooled = load_loss_network(LossNetwork(pool="avg"))(images)
@@ -119,8 +164,38 @@ class TestPoolingAndSquashing:
 
         network = load_loss_network(LossNetwork(tokens, pool="avg"))
         torch.testing.assert_close(network(images), images.mean(dim=(2, 3)))
+        first, rest = images[:, :, 0, 0], images.flatten(2)[:, :, 1:].mean(dim=2)
+        for pool, expected in (("cls", first), ("cls+avg", torch.cat([first, rest], dim=1))):
+            network = load_loss_network(LossNetwork(tokens, pool=pool))
+            torch.testing.assert_close(network(images), expected)
         with pytest.raises(ValueError, match=r"pool=2 needs feature maps"):
             load_loss_network(LossNetwork(tokens, pool=2)).n_features((64, 64))
+
+    def test_maps_have_no_class_token(self):
+        with pytest.raises(ValueError, match=r"pool='cls' needs tokens.*\(192, 7, 7\)"):
+            load_loss_network(LossNetwork(pool="cls")).n_features((64, 64))
+
+    @pytest.mark.parametrize(
+        ("name", "layer", "bounded"),
+        [
+            ("alexnet", None, True),
+            ("alexnet", "features.2", True),  # a max pool of a ReLU
+            ("alexnet", "features.3", False),
+            ("alexnet", "features.7", True),
+            ("vgg16", None, True),
+            ("resnet18", "layer2", True),
+            ("resnet18", "layer2.0.bn1", False),
+            ("resnet18", "avgpool", False),
+            ("efficientnet_b0", None, False),
+            ("convnext_tiny", None, False),
+            ("efficientnet_lite0", "stage3", False),
+            ("efficientnet_lite0", "head", True),
+            ("photo", None, False),
+        ],
+    )
+    def test_only_what_ends_in_a_relu_is_squashed_by_default(self, name, layer, bounded):
+        network = empty_loss_network(LossNetwork(name, layer=layer)).network
+        assert any(isinstance(step, nn.Sigmoid) for step in network) == bounded
 
     def test_own_network_is_squashed_on_request_only(self, images):
         assert torch.equal(load_loss_network(mean_colour)(images), mean_colour(images))
@@ -282,6 +357,7 @@ class TestTable:
             "layer": "features.22",
             "known as": "relu4_3",
             "default": True,
+            "suits": "textures and details of photographs",
             "features": 32_768,
             "weights": "download",
             "licence": "BSD-3-Clause",
@@ -289,7 +365,10 @@ class TestTable:
 
     def test_rows_describe_networks(self):
         embedded = [row for row in skfp.loss_networks() if row["weights"] == "embedded"]
-        assert [row["known as"] for row in embedded] == ["relu1", "relu2"]
+        assert {row["network"]: row["known as"] for row in embedded if row["default"]} == {
+            "alexnet": "relu2",
+            "efficientnet_lite0": "pooled features",
+        }
         for row in embedded:
             network = load_loss_network(LossNetwork(row["network"], layer=row["layer"]))
             assert network.n_features((64, 64)) == row["features"]

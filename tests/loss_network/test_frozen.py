@@ -28,7 +28,8 @@ EMBEDDED = Path(skfp.__file__).parent / "weights" / "alexnet_relu2.safetensors"
 
 @pytest.fixture(scope="module")
 def alexnet():
-    return load_loss_network("alexnet")
+    """The paper's loss network, every place of its maps."""
+    return load_loss_network(LossNetwork("alexnet", pool="flatten"))
 
 
 @pytest.fixture
@@ -199,7 +200,8 @@ class TestModule:
 class TestFingerprint:
     def test_same_weights_same_fingerprint(self, tmp_path, alexnet):
         file = shutil.copy(EMBEDDED, tmp_path / "copy.safetensors")
-        fingerprint = load_loss_network(file).fingerprint()
+        network = LossNetwork(weights=file, pool="flatten")
+        fingerprint = load_loss_network(network).fingerprint()
         assert fingerprint == alexnet.fingerprint()
         assert len(bytes.fromhex(fingerprint)) == 32
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from sklearn.datasets import load_sample_image
 from torchvision import models
 
 from skfp import FeaturePredictionEncoder, LossNetwork
@@ -92,7 +93,7 @@ class TestLayer:
 
     def test_a_node_within_a_block(self, images, resnet_file):
         network = load_loss_network(
-            LossNetwork("resnet18", layer="layer1.0.relu", weights=resnet_file)
+            LossNetwork("resnet18", layer="layer1.0.relu", weights=resnet_file, pool="flatten")
         )
         assert network(images).shape == (3, 64 * 16 * 16)
 
@@ -113,12 +114,15 @@ class TestLayer:
     def test_unknown_model_suggests_nearest(self):
         with pytest.raises(ValueError, match=r"'resnet19'\. Did you mean .*'resnet18'"):
             load_loss_network("resnet19")
+        with pytest.raises(ValueError, match=r"'photos'\. Did you mean 'photo'"):
+            load_loss_network("photos")
 
     @pytest.mark.parametrize(
         ("layer", "shape"), [("features.1", (64, 15, 15)), ("features.3", (192, 7, 7))]
     )
     def test_earlier_layers_of_alexnet_are_embedded_too(self, empty_cache, layer, shape):
-        assert load_loss_network(LossNetwork(layer=layer)).maps_shape((64, 64)) == shape
+        network = load_loss_network(LossNetwork(layer=layer, pool="flatten"))
+        assert network.maps_shape((64, 64)) == shape
 
     def test_later_layers_of_alexnet_begin_with_the_embedded_ones(self, images, tmp_path):
         torch.manual_seed(0)
@@ -258,6 +262,130 @@ class TestTimm:
         encoder.save(tmp_path / "encoder.safetensors")
         loaded = FeaturePredictionEncoder.load(tmp_path / "encoder.safetensors")
         np.testing.assert_array_equal(loaded.transform(frames), encoder.transform(frames))
+
+
+@pytest.fixture(scope="module")
+def vit_file(tmp_path_factory):
+    """Random weights of a transformer whose images have 224 pixels."""
+    timm = pytest.importorskip("timm")
+    path = tmp_path_factory.mktemp("timm") / "vit.safetensors"
+    torch.manual_seed(0)
+    save_file(timm.create_model("vit_tiny_patch16_224", num_classes=0).state_dict(), path)
+    return path
+
+
+class TestTransformers:
+    @pytest.fixture
+    def vit(self, vit_file):
+        return LossNetwork("timm:vit_tiny_patch16_224", weights=vit_file, squash=None)
+
+    @staticmethod
+    def tokens(vit_file, images, **settings):
+        import timm
+
+        model = timm.create_model(
+            "vit_tiny_patch16_224",
+            pretrained=True,
+            pretrained_cfg_overlay={"file": str(vit_file)},
+            num_classes=0,
+            **settings,
+        )
+        with torch.no_grad():
+            return model.eval().forward_features(2 * images - 1)
+
+    @pytest.mark.parametrize("size", [224, 112])
+    def test_any_size(self, vit, vit_file, images, size):
+        """The network gives what timm's own, built for that size, does."""
+        network = load_loss_network(vit.set_params(resize=size))
+        resized = torch.nn.functional.interpolate(images, size=[size, size], mode="bilinear")
+        expected = self.tokens(vit_file, resized, img_size=size)[:, 0]
+        torch.testing.assert_close(network(images), expected, rtol=1e-3, atol=1e-4)
+
+    @pytest.mark.parametrize("size", [(64, 64), (70, 50), (64, 160)])
+    def test_sides_that_are_no_multiple_of_patches(self, vit, size):
+        assert load_loss_network(vit).maps_shape(size) == (192,)
+
+    def test_pooling_of_tokens(self, vit, vit_file):
+        images = torch.rand(2, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+        tokens = self.tokens(vit_file, images)
+        class_token, average = tokens[:, 0], tokens[:, 1:].mean(dim=1)
+        expected = {
+            "cls": class_token,
+            "avg": average,
+            "cls+avg": torch.cat([class_token, average], dim=1),
+            "auto": class_token,  # what the model itself pools
+        }
+        for pool, features in expected.items():
+            network = load_loss_network(vit.set_params(pool=pool))
+            torch.testing.assert_close(network(images), features, rtol=1e-3, atol=1e-4)
+
+    def test_registers_are_left_out(self):
+        timm = pytest.importorskip("timm")
+        images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+        torch.manual_seed(0)
+        model = timm.create_model("vit_small_patch14_reg4_dinov2", depth=1).eval()
+
+        class Tokens(torch.nn.Module):
+            num_prefix_tokens = model.num_prefix_tokens
+
+            def forward(self, images):
+                return model.forward_features(images)
+
+        resize = {"resize": model.patch_embed.img_size[0]}
+        tokens = load_loss_network(LossNetwork(Tokens(), **resize)).network(images)
+        average = load_loss_network(LossNetwork(Tokens(), pool="avg", **resize))(images)
+        assert tokens.shape[1] == 1 + 4 + 37 * 37
+        torch.testing.assert_close(average, tokens[:, 5:].mean(dim=1))
+
+    def test_a_block(self, vit, images):
+        block = load_loss_network(vit.set_params(layer="blocks.1", pool="cls+avg", resize=112))
+        assert block(images).shape == (3, 2 * 192)
+
+    def test_no_class_token(self):
+        pytest.importorskip("timm")
+        network = LossNetwork("timm:vit_base_patch16_siglip_gap_224", pool="cls")
+        with pytest.raises(ValueError, match="has no class token"):
+            empty_loss_network(network)
+
+    def test_signed_features_are_left_as_they_are(self, vit, images):
+        features = load_loss_network(vit.set_params(squash="auto"))(images)
+        assert features.min() < -1
+        assert features.max() > 1
+
+    def test_torchvisions(self):
+        network = LossNetwork("vit_b_16", layer="encoder.ln", pool="cls+avg", resize=224)
+        assert empty_loss_network(network).maps_shape((64, 64)) == (2 * 768,)
+
+    def test_maps_with_channels_last(self):
+        network = LossNetwork("swin_t", layer="features.1", pool=3)
+        assert empty_loss_network(network).maps_shape((64, 64)) == (96, 3, 3)
+
+    def test_fits_and_is_saved(self, vit, frames, tmp_path):
+        network = vit.set_params(pool="cls+avg", resize=48)
+        encoder = FeaturePredictionEncoder(
+            z=2, encoder="features", loss_network=network, max_epochs=1, random_state=0
+        ).fit(frames)
+        encoder.save(tmp_path / "encoder.safetensors")
+        loaded = FeaturePredictionEncoder.load(tmp_path / "encoder.safetensors")
+        np.testing.assert_array_equal(loaded.transform(frames), encoder.transform(frames))
+
+    def test_published_weights(self):
+        """DINOv2 at 112 pixels gives what timm's model, built for 112 pixels, gives."""
+        timm = pytest.importorskip("timm")
+        hub = pytest.importorskip("huggingface_hub")
+        name = "vit_small_patch14_dinov2.lvd142m"
+        if not hub.try_to_load_from_cache(f"timm/{name}", "model.safetensors"):
+            pytest.skip(f"the weights of {name} are not in the hub's cache")
+        photographs = [load_sample_image(f"{file}.jpg")[:420, :420] for file in ("china", "flower")]
+        images = torch.from_numpy(np.stack(photographs)).permute(0, 3, 1, 2) / 255
+        network = load_loss_network(LossNetwork(f"timm:{name}", resize=112, pool="cls"))
+        model = timm.create_model(name, pretrained=True, num_classes=0, img_size=112).eval()
+        resized = torch.nn.functional.interpolate(
+            images, size=[112, 112], mode="bilinear", antialias=True
+        )
+        with torch.no_grad():
+            expected = model(normalised(resized))
+        torch.testing.assert_close(network(images), expected, rtol=1e-3, atol=1e-3)
 
 
 def test_timm_that_is_not_installed(monkeypatch):
