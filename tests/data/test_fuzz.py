@@ -51,7 +51,7 @@ VIEWS = {
     "a list of arrays": lambda X: list(X) if X.ndim else X,
 }
 HELPFUL = re.compile(
-    r"Expected|expecting|at least|Resize|Scale|[Pp]ass |[Ll]eave |Lower |is required"
+    r"Expected|expecting|at least|Resize|Scale|[Pp]ass |[Ll]eave |Lower |Convert|is required"
 )
 
 FITTING = [(16, 16, 3), (3, 16, 16), (768,), (16, 16), (16, 16, 1), (256,)]
