@@ -151,6 +151,8 @@ def as_array(X: Any, resize: Any = "auto") -> Rows:
     _check_dtype(array.dtype)
     if array.ndim > 4:
         raise ValueError(f"X has {array.ndim} dimensions. Expected images: {LAYOUTS}.")
+    if 0 in array.shape:
+        raise ValueError(f"X has shape {array.shape}, no pixels. Expected images: {LAYOUTS}.")
     return as_source(array)
 
 
