@@ -168,6 +168,8 @@ class ImageFormat:
 def resize(images: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     """Resize float images (b, channels, height, width) bilinearly, antialiased when smaller."""
     shrinks = size[0] < images.shape[-2] or size[1] < images.shape[-1]
+    # Contiguous, as torch rounds otherwise where channels come last in memory.
+    images = images.contiguous()
     return F.interpolate(images, size=size, mode="bilinear", antialias=shrinks)
 
 

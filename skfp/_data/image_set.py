@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from PIL import Image
+from scipy.sparse import issparse
 from sklearn.utils import check_array
 from torch.utils.data import DataLoader, Dataset
 
@@ -108,6 +109,11 @@ def as_array(X: Any, resize: Any = "auto") -> Rows:
     """
     if isinstance(X, torch.Tensor):
         return _check_tensor(X.detach())
+    if issparse(X):
+        raise TypeError(
+            "Sparse data was passed, but dense data is required: pass X.toarray(). Expected "
+            f"images: {LAYOUTS}."
+        )
     if isinstance(X, DataLoader):
         raise TypeError("X is a DataLoader. Pass its data set: X.dataset is read in batches.")
     if isinstance(X, Image.Image) or encoded_image(X) is not None:
@@ -145,6 +151,8 @@ def as_array(X: Any, resize: Any = "auto") -> Rows:
     _check_dtype(array.dtype)
     if array.ndim > 4:
         raise ValueError(f"X has {array.ndim} dimensions. Expected images: {LAYOUTS}.")
+    if 0 in array.shape:
+        raise ValueError(f"X has shape {array.shape}, no pixels. Expected images: {LAYOUTS}.")
     return as_source(array)
 
 

@@ -42,11 +42,19 @@ class InputDecoder(nn.Module):
                 f"Expected a batch of images of shape {self.format.shape}, as in fit, got a tensor "
                 f"of shape {tuple(items.shape)}."
             )
-        if items.dtype != self.dtype:
+        if not self._takes(items.dtype):
             raise ValueError(f"Expected {self.dtype} images, as in fit, got {items.dtype}.")
         if items.dtype == torch.bool:
             items = items.to(torch.uint8) * 255
         return self.format.decode(items)
+
+    def _takes(self, dtype: torch.dtype) -> bool:
+        """Tell whether images are of the kind in fit, in any precision."""
+        if self.dtype != torch.float32:
+            return dtype == self.dtype
+        if dtype.is_floating_point:
+            return True
+        return self.format.dtype == "int" and dtype not in (torch.bool, torch.uint8)
 
     @property
     def dtype(self) -> torch.dtype:

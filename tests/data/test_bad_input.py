@@ -203,6 +203,13 @@ class TestShapes:
         with pytest.raises(ValueError, match=r"X\[None\]"):
             quick().fit(X[0])
 
+    @pytest.mark.parametrize("shape", [(0, 8), (8, 0), (8, 0, 3), (8, 8, 0)], ids=str)
+    @pytest.mark.parametrize("resize", ["auto", 64])
+    def test_no_pixels(self, quick, shape, resize):
+        for X in (np.zeros((4, *shape)), [np.zeros(shape)] * 4):
+            with pytest.raises(ValueError, match=r"no pixels.*Expected images"):
+                quick(resize=resize).fit(X)
+
     @pytest.mark.parametrize(
         ("shape", "sides"),
         [((1, 1), "1 by 1"), ((1, 64), "1 by 64"), ((64, 1, 3), "64 by 1"), ((3, 1, 8), "1 by 8")],

@@ -51,7 +51,8 @@ VIEWS = {
     "a list of arrays": lambda X: list(X) if X.ndim else X,
 }
 HELPFUL = re.compile(
-    r"Expected|expecting|at least|Resize|Scale|[Pp]ass |[Ll]eave |Lower |is required"
+    r"Expected|expecting|at least|Resize|Scale|[Pp]ass |[Ll]eave |Lower |Convert|is required|"
+    r"Row \d+ of X cannot be read as an image: \w+: \w+"
 )
 
 FITTING = [(16, 16, 3), (3, 16, 16), (768,), (16, 16), (16, 16, 1), (256,)]
@@ -251,7 +252,9 @@ def embed(X, scales, form, resize):
         container = "array"
     if layout == "rows" and container == "a data set of tensors":
         container = "tensor"
-    encoder = estimator(resize=resize, image_shape=image_shape).fit(CONTAINERS[container](X))
+    # Training enlarges differences of rounding between scales; at a low rate, it leaves them small.
+    parameters = {"lr": 1e-6, "resize": resize, "image_shape": image_shape}
+    encoder = estimator(**parameters).fit(CONTAINERS[container](X))
     return encoder.transform(CONTAINERS[container](X)), encoder
 
 
