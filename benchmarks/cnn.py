@@ -16,10 +16,10 @@ from benchmarks.internals import (
     ImageEncoder,
     Preprocess,
     TrainingSet,
-    check_images,
     collate,
     completed_epochs,
     keep_freed_memory,
+    read_images,
 )
 from benchmarks.probes import TASKS, VALIDATION_FRACTION
 
@@ -76,14 +76,14 @@ class SimpleCNN(TransformerMixin, BaseEstimator):
             n_outputs = targets.shape[1]
             net_class, criterion = NeuralNetRegressor, nn.MSELoss
         ((train_rows, valid_rows),) = TASKS[self.task].split(images, targets)
-        pixels, labels = check_images(images), FeatureStore(targets)
+        pixels, labels = read_images(images), FeatureStore(targets)
         train, valid = (TrainingSet(pixels, labels, rows) for rows in (train_rows, valid_rows))
 
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        preprocess = Preprocess(pixels.format.size)
+        preprocess = Preprocess()
         with keep_freed_memory(), torch.random.fork_rng():
             torch.manual_seed(self.random_state)
-            encoder = ImageEncoder(preprocess.output_size, self.z)
+            encoder = ImageEncoder(pixels.format.network_size, self.z)
             self.embed_ = nn.Sequential(preprocess, encoder)
             hidden = nn.Linear(self.z, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, n_outputs)
             self.network_ = nn.Sequential(self.embed_, nn.ReLU(), *hidden)
@@ -126,7 +126,7 @@ class SimpleCNN(TransformerMixin, BaseEstimator):
 
     @torch.inference_mode()
     def _compute(self, module: nn.Module, images) -> np.ndarray:
-        pixels, batches = check_images(images), gen_batches(len(images), BATCH)
+        pixels, batches = read_images(images), gen_batches(len(images), BATCH)
         outputs = [module(pixels.read(rows).to(self.device_)).cpu() for rows in batches]
         return torch.cat(outputs).numpy()
 

@@ -1,10 +1,17 @@
 """The private names of skfp that benchmarks use; nothing else in this package imports any."""
 
-from skfp._data import Preprocess, check_images
+from skfp._data import ImageSet, Preprocess, as_array, check_images, kind_of
 from skfp._features import FeatureExtractor, FeatureStore, PCAProjection
 from skfp._features.extractor import PROJECTION_SAMPLE
 from skfp._loss_network import load_loss_network
-from skfp._networks import IMAGE_ENCODERS, ImageEncoder, ProjectedFeatureLoss, fold_batch_norm
+from skfp._networks import (
+    IMAGE_ENCODERS,
+    TRUNKS,
+    ImageEncoder,
+    ProjectedFeatureLoss,
+    fold_batch_norm,
+    make_encoder,
+)
 from skfp._training import TrainingSet, completed_epochs, open_checkpoint
 from skfp._training.dataset import collate
 from skfp._utils.malloc import keep_freed_memory
@@ -12,6 +19,7 @@ from skfp._utils.malloc import keep_freed_memory
 __all__ = [
     "IMAGE_ENCODERS",
     "PROJECTION_SAMPLE",
+    "TRUNKS",
     "FeatureExtractor",
     "FeatureStore",
     "ImageEncoder",
@@ -19,11 +27,18 @@ __all__ = [
     "Preprocess",
     "ProjectedFeatureLoss",
     "TrainingSet",
-    "check_images",
     "collate",
     "completed_epochs",
     "fold_batch_norm",
     "keep_freed_memory",
     "load_loss_network",
+    "make_encoder",
     "open_checkpoint",
+    "read_images",
 ]
+
+
+def read_images(images) -> ImageSet:
+    """Read images as fit does by default."""
+    array = as_array(images)
+    return check_images(array, kind_of(images, array))

@@ -20,7 +20,7 @@ from sklearn.decomposition import PCA
 from sklearn.utils import check_random_state, gen_batches
 
 from benchmarks.cnn import SimpleCNN
-from benchmarks.internals import Preprocess, check_images, load_loss_network, open_checkpoint
+from benchmarks.internals import Preprocess, load_loss_network, open_checkpoint, read_images
 from benchmarks.probes import (
     VALIDATION_FRACTION,
     measure,
@@ -47,8 +47,8 @@ class LossNetworkFeatures:
     @torch.inference_mode()
     def __call__(self, images) -> np.ndarray:
         """Return the features of uint8 images, (n, height, width, 3) or (n, height, width)."""
-        pixels = check_images(images)
-        return self.network(Preprocess(pixels.format.size)(pixels.read(slice(None)))).numpy()
+        pixels = read_images(images)
+        return self.network(Preprocess()(pixels.read(slice(None)))).numpy()
 
 
 class WhitenedPCA(TransformerMixin, BaseEstimator):

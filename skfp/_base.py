@@ -25,6 +25,7 @@ from ._features import BATCH_SIZE, compute_rows
 from ._fitting import fit_networks, fit_networks_to_batch
 from ._loss_network import describe
 from ._networks import Architecture, fold_batch_norm
+from ._networks.encoders import takes_features
 from ._parameters import EncoderParameters
 from ._saving import SavingMixin
 from ._state import FittedState
@@ -302,6 +303,11 @@ class BaseImageEncoder(
         return self.encoder_.head.out_features
 
     def _architecture(self) -> Architecture:
+        if self.augment and takes_features(self.encoder):
+            raise ValueError(
+                f"augment=True flips and shifts images, but encoder={self.encoder!r} takes "
+                "features. Use an encoder of images, or augment=False."
+            )
         return Architecture(
             loss=self._LOSS,
             z=self.z,

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.internals import IMAGE_ENCODERS, ImageEncoder, fold_batch_norm
+from benchmarks.internals import IMAGE_ENCODERS, TRUNKS, fold_batch_norm, make_encoder
 from benchmarks.records import (
     RESULTS,
     common_settings,
@@ -39,8 +39,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> None:
     """Measure, write the records and print the table."""
     encoders = {
-        name: ImageEncoder((SIDE, SIDE), args.z, channels).eval()
-        for name, channels in IMAGE_ENCODERS.items()
+        name: make_encoder(name, 0, (SIDE, SIDE), args.z).eval()
+        for name in (*IMAGE_ENCODERS, *TRUNKS)
     }
     folded = {name: fold_batch_norm(encoder) for name, encoder in encoders.items()}
     images = torch.rand(BATCH, 3, SIDE, SIDE).to(memory_format=torch.channels_last)
@@ -61,7 +61,6 @@ def main(args: argparse.Namespace) -> None:
             "encoder": name,
             "settings": {"z": args.z, "threads": torch.get_num_threads()},
             "machine": describe_machine(),
-            "channels": list(IMAGE_ENCODERS[name]),
             "parameters": sum(p.numel() for p in encoder.parameters()),
             "mflop": flops[name] / 1e6,
             "images_per_second": BATCH / seconds[name],
@@ -77,7 +76,6 @@ def table(records: Sequence[Mapping]) -> str:
     return markdown_table(
         {
             "encoder": f'"{record["encoder"]}"',
-            "channels": ", ".join(map(str, record["channels"])),
             "parameters": f"{record['parameters']:,}",
             "MFLOP/image": f"{record['mflop']:.1f}",
             "images/s": f"{record['images_per_second']:,.0f}",

@@ -29,8 +29,8 @@ from benchmarks.internals import (
     PROJECTION_SAMPLE,
     FeatureExtractor,
     Preprocess,
-    check_images,
     load_loss_network,
+    read_images,
 )
 from benchmarks.methods import probe, train
 from benchmarks.records import (
@@ -291,10 +291,10 @@ class Frozen:
         return np.array(extractor.projected(self.projection).array[:, : self.z])
 
     def _extractor(self, images: np.ndarray, cached: bool = True) -> FeatureExtractor:
-        checked = check_images(images)
+        checked = read_images(images)
         return FeatureExtractor.from_images(
             checked,
-            Preprocess(checked.format.size),
+            Preprocess(),
             self.network,
             torch.device("cpu"),
             self.memory if cached else None,

@@ -241,14 +241,14 @@ class BareLoop:
         size = images.shape[1:3]
         self.images = torch.from_numpy(images).permute(0, 3, 1, 2)
         self.batch_size = fitted.batch_size_
-        self.preprocess = Preprocess(size)
+        self.preprocess = Preprocess()
         self.loss = ProjectedFeatureLoss(fitted.loss_network_.n_features(size))
         n_outputs = fitted.decoder_[-1].out_features
         self.targets = torch.randn(len(images), n_outputs + 1)  # the residual is the last column
         self.encoder = copy.deepcopy(fitted.encoder_).train()
         self.decoder = copy.deepcopy(fitted.decoder_).train()
         parameters = [*self.encoder.parameters(), *self.decoder.parameters()]
-        self.optimizer = torch.optim.Adam(parameters, lr=fitted.lr, fused=True)
+        self.optimizer = torch.optim.Adam(parameters, lr=fitted._lr(), fused=True)
 
     def step(self, rows) -> None:
         """Train on some images."""

@@ -61,7 +61,7 @@ def test_images_without_a_class(photos, fetch):
 def test_files_are_read_once(fetch, monkeypatch):
     first = fetch()
     assert isinstance(first.images, np.memmap)
-    monkeypatch.setattr(ImageLoader, "_read", None)
+    monkeypatch.setattr(ImageLoader, "transform", None)
     again = fetch(size=64)
     np.testing.assert_array_equal(again.images, first.images)
     assert again.filenames == first.filenames
@@ -84,9 +84,9 @@ def test_files_are_read_again_when_the_folder_changes(photos, fetch, tmp_path, c
     else:
         os.utime(file, (0, 0))
     reads = []
-    read = ImageLoader._read
+    read = ImageLoader.transform
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ImageLoader, "_read", lambda *args: reads.append(1) or read(*args))
+        patch.setattr(ImageLoader, "transform", lambda *args: reads.append(1) or read(*args))
         data = fetch()
     assert reads
     np.testing.assert_array_equal(data.images, ImageLoader().transform(data.filenames))

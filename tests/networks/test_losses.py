@@ -40,7 +40,7 @@ class TestPixelLoss:
         images = torch.full((1, 3, 64, 64), 51, dtype=torch.uint8)  # 51 / 255 is 0.2
         decoded = torch.full((1, 3, 64, 64), 0.5)
 
-        assert PixelLoss(Preprocess((64, 64)))(decoded, images).item() == pytest.approx(0.09)
+        assert PixelLoss(Preprocess())(decoded, images).item() == pytest.approx(0.09)
 
 
 class TestPerceptualLoss:
