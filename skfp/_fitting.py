@@ -1,4 +1,4 @@
-"""One fit: extract features, project them, train encoder and decoder, keep the best epoch."""
+"""Train the networks of an estimator: to the best epoch in `fit`, one pass in `partial_fit`."""
 
 from __future__ import annotations
 
@@ -33,102 +33,117 @@ from ._utils import distributed
 from ._utils.devices import choose_device
 from ._utils.random import seeded, training_generator
 
-# Images that channels and several loss networks are scaled by.
-SAMPLE = 128
+# How many images channels and several loss networks are scaled to.
+N_SAMPLED = 128
 
 
 def fit_networks(
-    parameters: Any,
+    estimator: Any,
     architecture: Architecture,
     images: ImageSet,
     feature_names: np.ndarray | None,
     valid_images: ImageSet | None,
     start: FittedState | None,
 ) -> FittedState:
-    """Train networks on images, from an earlier state if there is one.
+    """Extract features, project them, train encoder and decoder, and return the best epoch.
 
-    `parameters` is the estimator: its parameters are read, and nothing in it changes.
+    Parameters
+    ----------
+    estimator : BaseImageEncoder
+        Its parameters are read, and nothing in it changes.
+    architecture : Architecture
+        What the networks are made from.
+    images : ImageSet
+        To train on.
+    feature_names : ndarray of str or None
+        Column names of flattened images, kept in the state.
+    valid_images : ImageSet or None
+        For validation. None holds out a part of `images`.
+    start : FittedState or None
+        An earlier state, whose networks training begins with.
     """
-    device = choose_device(parameters.device)
-    drawn_seed = _draw_seed(parameters.random_state)
-    run = _Run(architecture, images, device, parameters.memory, parameters.channels, start)
-    folder = parameters.checkpoint_dir
+    device = choose_device(estimator.device)
+    drawn_seed = _draw_seed(estimator.random_state)
+    setup = _FitSetup(architecture, images, device, estimator.memory, estimator.channels, start)
+    folder = estimator.checkpoint_dir
     if folder is not None:
         initial = None if start is None else filter(None, start.networks.trained)
-        signature = fit_signature(parameters, images, valid_images, run.loss_network, initial)
+        signature = fit_signature(estimator, images, valid_images, setup.loss_network, initial)
         folder = Path(folder) / digest(signature)
-    with open_checkpoint(folder) as checkpoint, ExitStack() as random:
-        seed = checkpoint.seed = drawn_seed if checkpoint.seed is None else checkpoint.seed
-        random.enter_context(seeded(seed))
-        run.prepare(start, checkpoint)
+    with open_checkpoint(folder) as checkpoint, ExitStack() as seed_scope:
+        if checkpoint.seed is None:
+            checkpoint.seed = drawn_seed
+        seed = checkpoint.seed  # a fit that continues keeps its seed
+        seed_scope.enter_context(seeded(seed))
+        setup.prepare(start, checkpoint)
         if valid_images is None:
             train_rows, valid_rows = train_test_split(
                 np.arange(len(images)),
-                test_size=parameters.validation_fraction,
+                test_size=estimator.validation_fraction,
                 random_state=seed,
             )
-            train = run.training_set(train_rows)
+            train = setup.training_set(train_rows)
             valid = TrainingSet(train.inputs, train.targets, valid_rows)
         else:
-            train = run.training_set()
-            valid = run.validation_set(valid_images)
+            train = setup.training_set()
+            valid = setup.validation_set(valid_images)
         net = train_networks(
-            run.autoencoder(parameters.augment),
-            run.criterion(),
+            setup.autoencoder(estimator.augment),
+            setup.criterion(),
             train,
             valid,
-            _steps(parameters, device, seed, random),
-            max_epochs=parameters.max_epochs,
-            lr_schedule=parameters.lr_schedule,
-            patience=parameters.patience,
-            verbose=int(parameters.verbose),
-            callbacks=parameters.callbacks or (),
+            _step_settings(estimator, device, seed, seed_scope),
+            max_epochs=estimator.max_epochs,
+            lr_schedule=estimator.lr_schedule,
+            patience=estimator.patience,
+            verbose=int(estimator.verbose),
+            callbacks=estimator.callbacks or (),
             checkpoint=checkpoint,
             keep_start=start is not None,
         )
-    history, best = select_best_epoch(net, parameters.max_epochs, start)
+    history, best = select_best_epoch(net, estimator.max_epochs, start)
     return FittedState(
         format=images.format if start is None else start.format,
         feature_names=feature_names,
         architecture=architecture,
-        n_features=run.n_features,
-        networks=run.networks.on_cpu(),
+        n_features=setup.n_features,
+        networks=setup.networks.on_cpu(),
         history=history,
         seed=seed,
-        batch_size=parameters._batch_size(),
-        channels=parameters.channels if start is None else start.channels,
+        batch_size=estimator._batch_size(),
+        channels=estimator.channels if start is None else start.channels,
         best_epoch=best["epoch"],
         validation_loss=best["valid_loss"],
     )
 
 
 def fit_networks_to_batch(
-    parameters: Any,
+    estimator: Any,
     architecture: Architecture,
     images: ImageSet,
     feature_names: np.ndarray | None,
     start: FittedState | None,
 ) -> FittedState:
-    """Train networks once over a batch of a stream; arguments are as in `fit_networks`."""
-    device = choose_device(parameters.device)
-    first_seed = _draw_seed(parameters.random_state) if start is None else start.seed
+    """Train for one pass over a batch of a stream; arguments are as in `fit_networks`."""
+    device = choose_device(estimator.device)
+    first_seed = _draw_seed(estimator.random_state) if start is None else start.seed
     history = [] if start is None else start.history
-    seed = first_seed + len(history)
-    with ExitStack() as random:
-        random.enter_context(seeded(seed))
-        run = _Run(architecture, images, device, None, parameters.channels, start)
-        run.prepare(start)
-        steps = _steps(parameters, device, seed, random)
-        if parameters.lr_schedule == "one-cycle":
-            # At its highest, it would undo in one step what a fit has ended with.
+    seed = first_seed + len(history)  # another one in each call
+    with ExitStack() as seed_scope:
+        seed_scope.enter_context(seeded(seed))
+        setup = _FitSetup(architecture, images, device, None, estimator.channels, start)
+        setup.prepare(start)
+        steps = _step_settings(estimator, device, seed, seed_scope)
+        if estimator.lr_schedule == "one-cycle":
+            # `lr` is the peak of the schedule; constant, it could ruin weights that are fitted.
             steps = steps._replace(lr=steps.lr / 10)
         net = train_one_pass(
-            run.autoencoder(parameters.augment),
-            run.criterion(),
-            run.training_set(),
+            setup.autoencoder(estimator.augment),
+            setup.criterion(),
+            setup.training_set(),
             steps,
             {} if start is None else start.optimizer_state,
-            callbacks=parameters.callbacks or (),
+            callbacks=estimator.callbacks or (),
         )
     row = {
         "epoch": len(history) + 1,
@@ -139,12 +154,12 @@ def fit_networks_to_batch(
         format=images.format if start is None else start.format,
         feature_names=feature_names,
         architecture=architecture,
-        n_features=run.n_features,
-        networks=run.networks.on_cpu(),
+        n_features=setup.n_features,
+        networks=setup.networks.on_cpu(),
         history=[*history, row],
         seed=first_seed,
         batch_size=steps.batch_size,
-        channels=parameters.channels if start is None else start.channels,
+        channels=estimator.channels if start is None else start.channels,
         optimizer_state={
             parameter: {name: tensor.cpu() for name, tensor in tensors.items()}
             for parameter, tensors in net.optimizer_.state_dict()["state"].items()
@@ -152,7 +167,7 @@ def fit_networks_to_batch(
     )
 
 
-class _Run:
+class _FitSetup:
     """The networks of one fit, and the inputs and targets that they are trained on."""
 
     def __init__(
@@ -183,7 +198,9 @@ class _Run:
         n_channels = self.images.format.input_shape[0]
         sample = None
         if channels == "pca" or isinstance(network.network, JointNetwork):
-            rows = np.linspace(0, len(self.images) - 1, min(len(self.images), SAMPLE)).astype(int)
+            rows = np.linspace(0, len(self.images) - 1, min(len(self.images), N_SAMPLED)).astype(
+                int
+            )
             sample = self.preprocess(self.images.read(rows)).cpu()
         selected: Any = select_channels(network, channels, n_channels, sample)
         if isinstance(network.network, JointNetwork) and sample is not None:
@@ -209,7 +226,7 @@ class _Run:
             architecture, shape = self.architecture, self.images.format.input_shape
             mean = None
             if architecture.encoder == "features" and self.extractor is not None:
-                mean = self.extractor.mean()
+                mean = self.extractor.sample_mean()
             encoder = architecture.make_encoder(self.n_features, shape, mean)
             projection = self._projection(checkpoint)
             decoder = architecture.make_decoder(self.n_features, shape, projection)
@@ -241,7 +258,7 @@ class _Run:
         extractor = FeatureExtractor.from_images(
             images, self.preprocess, self.loss_network, self.device, self.memory
         )
-        return extractor.stored() if self.architecture.takes_features else extractor
+        return extractor.precomputed() if self.architecture.takes_features else extractor
 
     def _projection(self, checkpoint: Checkpoint | None) -> PCAProjection | None:
         if self.architecture.target_components is None or self.extractor is None:
@@ -268,22 +285,22 @@ def _draw_seed(random_state: Any) -> int:
     return distributed.broadcast(seed)
 
 
-def _steps(parameters: Any, device: torch.device, seed: int, random: ExitStack) -> Steps:
+def _step_settings(estimator: Any, device: torch.device, seed: int, seed_scope: ExitStack) -> Steps:
     """Make the settings of training steps, with a generator that goes on from initial weights.
 
     torch's own generator is given back to other threads before training begins, unless a module
     of the user's may draw from it, in dropout for example.
     """
-    owns_generator = not callable(parameters.encoder)
+    owns_generator = not callable(estimator.encoder)
     generator = training_generator(device, copy=owns_generator)
     if owns_generator:
-        random.close()
+        seed_scope.close()
     return Steps(
-        batch_size=parameters._batch_size(),
-        lr=parameters._lr(),
-        gamma=parameters.gamma,
+        batch_size=estimator._batch_size(),
+        lr=estimator._lr(),
+        gamma=estimator.gamma,
         device=device,
         seed=seed,
         generator=generator,
-        net_params=parameters.net_params or {},
+        net_params=estimator.net_params or {},
     )

@@ -1,4 +1,4 @@
-"""Features of the loss network for a collection of images: computed once per fit."""
+"""Features of images in a frozen network, their mean and their principal components."""
 
 from __future__ import annotations
 
@@ -15,25 +15,27 @@ from .._loss_network import FrozenNetwork, Inference, check_features, is_deep
 from .._utils import distributed
 from .._utils.fingerprint import fingerprint
 from .cache import Cache
-from .projection import ARRAYS, PCAProjection, fit_projection
+from .projection import ARRAYS, PCAProjection, fit_pca
 from .store import BATCH_SIZE, MAX_BYTES_IN_MEMORY, FeatureStore, compute_rows
 
 PROJECTION_SAMPLE = 4096
 
 
 class FeatureExtractor:
-    """Features of a collection of images, or of what is computed from them.
+    """Computes features of images with a frozen loss network, or reads features computed before.
+
+    Nothing is computed before it is asked for, and nothing but the cache keeps it.
 
     Parameters
     ----------
     source : ImageSet or FeatureStore
-        The collection.
+        The images, or their features (see `precomputed`).
     extract : callable
-        Maps a batch of it to features (b, n_features), on any device.
+        Maps a batch from `source` to features (batch_size, n_features), on any device.
     n_features : int
         Number of features of an image.
     cache : Cache
-        Keyed by the images and the loss network.
+        Keeps results under the fingerprints of images and network.
     """
 
     # Whether to compute all features before any projection: a deep network's cost most of a fit.
@@ -56,7 +58,7 @@ class FeatureExtractor:
         device: torch.device,
         memory: Any,
     ) -> FeatureExtractor:
-        """Extract features of images with a loss network, which is moved to the device."""
+        """Extract features with a loss network, which moves to the device."""
         network = network.to(device)
         compute = Inference(network, len(images)) if device.type == "cpu" else network
 
@@ -74,16 +76,18 @@ class FeatureExtractor:
         extractor.computes_once = is_deep(network) and n_bytes <= MAX_BYTES_IN_MEMORY
         return extractor
 
-    def stored(self) -> FeatureExtractor:
+    def precomputed(self) -> FeatureExtractor:
         """Compute the features of all images now, and return an extractor that reads them."""
-        return self._stored
+        return self._precomputed
 
     @cached_property
-    def _stored(self) -> FeatureExtractor:
-        return FeatureExtractor(self.features(), lambda rows: rows, self.n_features, self.cache)
+    def _precomputed(self) -> FeatureExtractor:
+        return FeatureExtractor(
+            self.features(), lambda rows: rows, self.n_features, self.cache
+        )
 
     def features(self) -> FeatureStore:
-        """Return the features of all images."""
+        """Compute the features of all images, or read them from the cache."""
 
         def compute() -> dict[str, np.ndarray]:
             rows = compute_rows(self.source, self.extract, self.n_features)
@@ -94,15 +98,15 @@ class FeatureExtractor:
         return FeatureStore(self.cache(compute, "features")["rows"])
 
     def projected(self, projection: PCAProjection) -> FeatureStore:
-        """Return the projection of the features of all images."""
+        """Compute the projection of the features of all images, or read it from the cache."""
         if self.computes_once:
-            return self._stored.projected(projection)
+            return self._precomputed.projected(projection)
 
         def project(batch: torch.Tensor) -> torch.Tensor:
             features = self.extract(batch)
             return projection.to(features.device)(features)
 
-        n_values = len(projection.basis) + 1
+        n_values = len(projection.basis) + 1  # the squared residual comes last
         arrays = self.cache(
             lambda: {"rows": compute_rows(self.source, project, n_values)},
             "projected",
@@ -110,21 +114,22 @@ class FeatureExtractor:
         )
         return FeatureStore(arrays["rows"])
 
-    def mean(self) -> torch.Tensor:
+    def sample_mean(self) -> torch.Tensor:
         """Return the mean features (n_features,) of a sample of the images."""
-        arrays = self.cache(lambda: {"mean": self._sample().mean(axis=0)}, "mean")
+        arrays = self.cache(lambda: {"mean": self._sample_features().mean(axis=0)}, "mean")
         return torch.from_numpy(np.array(arrays["mean"]))
 
     def fit_projection(self, n_components: int | str) -> PCAProjection:
-        """Find principal components on a sample of the images; the same ones in every fit."""
+        """Find principal components of the features of a sample of the images."""
         arrays = self.cache(
-            lambda: fit_projection(self._sample(), n_components), "projection", n_components
+            lambda: fit_pca(self._sample_features(), n_components), "projection", n_components
         )
         return PCAProjection(*(torch.from_numpy(np.array(arrays[name])) for name in ARRAYS))
 
-    def _sample(self) -> np.ndarray:
+    def _sample_features(self) -> np.ndarray:
+        """Compute the features of some images, drawn with the same seed in every fit."""
         if self.computes_once:
-            return self._stored._sample()
+            return self._precomputed._sample_features()
         n_sample = min(len(self.source), PROJECTION_SAMPLE)
         rows = np.random.default_rng(0).choice(len(self.source), n_sample, replace=False)
         with torch.inference_mode():

@@ -43,7 +43,7 @@ class PCAProjection(nn.Module):
         return coefficients @ self.basis + self.mean
 
 
-def fit_projection(sample: np.ndarray, n_components: int | str) -> dict[str, np.ndarray]:
+def fit_pca(sample: np.ndarray, n_components: int | str) -> dict[str, np.ndarray]:
     """Find the arrays of a `PCAProjection` from the features of a sample of images.
 
     "auto" takes as many components as explain 98 % of the variance, at most 512.
