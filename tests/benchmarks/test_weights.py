@@ -116,5 +116,7 @@ class TestConversion:
         file = imagenet.fetch_weights("vgg16")
 
         assert imagenet.fetch_weights("vgg16") == file
-        network = load_loss_network(LossNetwork("vgg16", layer="features.8", weights=file))
+        network = load_loss_network(
+            LossNetwork("vgg16", layer="features.8", weights=file, pool="flatten")
+        )
         assert network.n_features((64, 64)) == 128 * 32 * 32

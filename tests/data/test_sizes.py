@@ -106,7 +106,7 @@ class TestSmall:
 
 def _paper():
     paper = PixelAutoencoder.with_paper_settings(z=3, max_epochs=1, random_state=0)
-    return {**paper.get_params(), "resize": "auto"}
+    return {**paper.get_params(deep=False), "resize": "auto"}
 
 
 class TestResize:
