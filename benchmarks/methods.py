@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -175,8 +176,7 @@ def train(transformer, images, targets=None, *, X_val=None) -> dict:
     gradient descent has no more than these two.
     """
     validation = {} if X_val is None else {"X_val": X_val}
-    with open_checkpoint(getattr(transformer, "checkpoint_dir", None)) as checkpoint:
-        n_earlier = checkpoint.n_epochs
+    n_earlier = _checkpointed_epochs(getattr(transformer, "checkpoint_dir", None))
     start = time.perf_counter()
     transformer.fit(images, targets, **validation)
     seconds = time.perf_counter() - start
@@ -184,6 +184,15 @@ def train(transformer, images, targets=None, *, X_val=None) -> dict:
     n_images = len(images) + sum(map(len, validation.values()))
     training = {"n_images": n_images, "seconds": seconds}
     return training | _describe_training(transformer, training)
+
+
+def _checkpointed_epochs(folder) -> int:
+    """Count the epochs of the one fit that has checkpoints in a folder."""
+    n_epochs = 0
+    for file in Path(folder).glob("*/checkpoint.safetensors") if folder else ():
+        with open_checkpoint(file.parent) as checkpoint:
+            n_epochs = max(n_epochs, checkpoint.n_epochs)
+    return n_epochs
 
 
 def train_as_paper(transformer, images) -> dict:

@@ -42,6 +42,7 @@ from benchmarks.splits import (
     load_splits,
     show_measure,
 )
+from skfp import LossNetwork
 
 PRESETS = ("defaults", "paper")
 
@@ -90,8 +91,12 @@ def make_runs(
 def get_parameters(run: Mapping, **parameters: Any) -> dict:
     """Return the parameters of a run's method that decide what is learned."""
     ignored = {"verbose", "describe", "memory", "checkpoint_dir"}
-    found = make_method(run, **parameters).get_params()
-    return {name: value for name, value in found.items() if name not in ignored}
+    found = make_method(run, **parameters).get_params(deep=False)
+    return {
+        name: value.get_params() if isinstance(value, LossNetwork) else value
+        for name, value in found.items()
+        if name not in ignored
+    }
 
 
 def make_method(run: Mapping, **parameters: Any) -> Any:

@@ -58,9 +58,9 @@ def wait_until(condition, process):
 
 
 def epochs_on_disk(folder):
-    """Count the epochs that a checkpoint holds."""
-    path = folder / "checkpoint.safetensors"
-    if not path.exists():
+    """Count the epochs that the checkpoint of the one fit in a folder holds."""
+    path = next(folder.glob("*/checkpoint.safetensors"), None)
+    if path is None:
         return 0
     with safe_open(path, "np") as file:
         return len(json.loads(file.metadata()["skfp"])["history"])
@@ -97,7 +97,7 @@ def at_any_moment(chance, process, folder):
 
 def while_writing(chance, process, folder):
     def writing():
-        return any(folder.glob(".checkpoint*/*"))
+        return any(folder.glob("*/.checkpoint*/*"))
 
     for _ in range(chance.randrange(3)):
         wait_until(writing, process)
