@@ -107,7 +107,7 @@ class BaseImageEncoder(
         start = self._state if self.warm_start and self.__sklearn_is_fitted__() else None
         architecture = self._architecture()
         if start is not None:
-            start.check_architecture(architecture)
+            start.check_parameters(architecture, self._reading())
         images, names = self._check_images(X, reset=start is None)
         valid_images = None if X_val is None else _check_validation_images(X_val, images)
         self._check_n_samples(len(images), valid_images is not None)
@@ -146,7 +146,7 @@ class BaseImageEncoder(
         start = self._state if self.__sklearn_is_fitted__() else None
         architecture = self._architecture()
         if start is not None:
-            architecture = start.check_architecture(architecture, ignore_z=True)
+            architecture = start.check_parameters(architecture, self._reading(), ignore_z=True)
         images, names = self._check_images(X, reset=start is None)
         self._state = fit_networks_to_batch(self, architecture, images, names, start)
         return self

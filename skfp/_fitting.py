@@ -111,7 +111,7 @@ def fit_networks(
         history=history,
         seed=seed,
         batch_size=estimator._batch_size(),
-        channels=estimator.channels if start is None else start.channels,
+        reading=estimator._reading(),
         best_epoch=best["epoch"],
         validation_loss=best["valid_loss"],
     )
@@ -159,7 +159,7 @@ def fit_networks_to_batch(
         history=[*history, row],
         seed=first_seed,
         batch_size=steps.batch_size,
-        channels=estimator.channels if start is None else start.channels,
+        reading=estimator._reading(),
         optimizer_state={
             parameter: {name: tensor.cpu() for name, tensor in tensors.items()}
             for parameter, tensors in net.optimizer_.state_dict()["state"].items()

@@ -146,6 +146,10 @@ class EncoderParameters(BaseEstimator):
     def _batch_size(self) -> int:
         return 128 if self.batch_size == "auto" else int(self.batch_size)
 
+    def _reading(self) -> dict[str, Any]:
+        """Return the parameters that say how images are read."""
+        return {name: getattr(self, name) for name in ("value_range", "channels", "resize")}
+
     def _lr(self) -> float:
         return float(self.lr)
 

@@ -25,7 +25,7 @@ from ._utils.random import seeded
 from ._utils.tensor_file import Tensors, flatten_tensors, lists_to_tuples, nest_tensors
 
 _PLAIN = (
-    *("n_features", "history", "seed", "batch_size", "channels"),
+    *("n_features", "history", "seed", "batch_size", "reading"),
     *("best_epoch", "validation_loss"),
 )
 
@@ -72,8 +72,8 @@ class FittedState:
         Of everything random in the fit.
     batch_size : int
         Images per training step.
-    channels : "auto", "rgba", "mean", "pca" or list of int
-        What the loss network gets of images that are neither grey nor RGB.
+    reading : dict
+        The parameters `value_range`, `channels` and `resize`, which say how images are read.
     best_epoch, validation_loss
         None after `partial_fit`.
     optimizer_state : dict of int to dict of str to Tensor
@@ -88,7 +88,7 @@ class FittedState:
     history: list[dict[str, Any]]
     seed: int
     batch_size: int
-    channels: Any = "auto"
+    reading: dict[str, Any]
     best_epoch: int | None = None
     validation_loss: float | None = None
     optimizer_state: dict[int, Tensors] = dataclasses.field(default_factory=dict)
@@ -114,17 +114,18 @@ class FittedState:
         modules = filter(None, self.networks.trained)
         return sum(p.numel() for m in modules for p in m.parameters() if p.requires_grad)
 
-    def check_architecture(
-        self, architecture: Architecture, *, ignore_z: bool = False
+    def check_parameters(
+        self, architecture: Architecture, reading: dict[str, Any], *, ignore_z: bool = False
     ) -> Architecture:
-        """Return the state's architecture; refuse parameters that ask for another.
+        """Return the state's architecture; refuse parameters that the networks do not fit.
 
         Raises
         ------
         ValueError
             If training cannot go on with these parameters.
         """
-        before, now = _parameters(self.architecture), _parameters(architecture)
+        before = {**_parameters(self.architecture), **self.reading}
+        now = {**_parameters(architecture), **reading}
         if ignore_z:
             now["z"] = before["z"]
         if changes := differences(before, now):
@@ -178,7 +179,7 @@ class FittedState:
         if architecture.loss_network is not None:
             network = empty_loss_network(architecture.loss_network)
             with on_meta:
-                network = select_channels(network, values["channels"], shape[0])
+                network = select_channels(network, values["reading"]["channels"], shape[0])
             loss_network = _fill(network, groups["loss_network"])
         place: Any = seeded(0) if callable(architecture.encoder) else on_meta
         with place:

@@ -48,7 +48,7 @@ def upgrade(header: dict[str, Any], tensors: Tensors) -> tuple[dict[str, Any], T
         "history": learned["history_"],
         "seed": learned["_seed"],
         "batch_size": learned["batch_size_"],
-        "channels": "auto",
+        "reading": {"value_range": "auto", "channels": "auto", "resize": "tile"},
         "best_epoch": learned.get("best_epoch_"),
         "validation_loss": learned.get("validation_loss_"),
     }

@@ -82,9 +82,7 @@ class FeatureExtractor:
 
     @cached_property
     def _precomputed(self) -> FeatureExtractor:
-        return FeatureExtractor(
-            self.features(), lambda rows: rows, self.n_features, self.cache
-        )
+        return FeatureExtractor(self.features(), lambda rows: rows, self.n_features, self.cache)
 
     def features(self) -> FeatureStore:
         """Compute the features of all images, or read them from the cache."""

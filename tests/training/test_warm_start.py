@@ -83,6 +83,7 @@ class TestWarmStart:
             ("encoder", lambda size: nn.AvgPool2d(8)),
             *(("loss_network", "vgg16"), ("loss_network", LossNetwork(pool=2))),
             *(("loss_network", nn.AvgPool2d(8)), ("target_components", 1)),
+            *(("value_range", (0, 100)), ("channels", "mean"), ("resize", 80)),
         ],
     )
     def test_other_networks_are_refused(self, frames, name, value):
