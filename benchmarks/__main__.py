@@ -17,7 +17,10 @@ from importlib import import_module
 # Module of each command, and what it does. Modules are imported only when asked for; each has
 # `add_arguments(parser)` and `main(args)`, and its docstring is its help.
 COMMANDS = {
-    "demo": ("benchmarks.demo", "train on LunarLander, probe, compare with baselines (3 to 6 minutes)"),
+    "demo": (
+        "benchmarks.demo",
+        "train on LunarLander, probe, compare with baselines (3 to 6 minutes)",
+    ),
     "comparison": ("benchmarks.studies.comparison", "the paper's comparison (minutes to days)"),
     "convergence": ("benchmarks.studies.convergence", "validation loss by epoch (hours)"),
     "study": ("benchmarks.studies.study", "targets, batch size, schedule, augmentation (1 hour)"),
