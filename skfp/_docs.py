@@ -30,7 +30,8 @@ encoder : str or callable, default="image"
 """,
     "loss_network": """
 loss_network : str, LossNetwork, path-like, torch.nn.Module, callable or list, default="alexnet"
-    {role} "alexnet" is the paper's: AlexNet pretrained on ImageNet, cut after its second ReLU,
+    {role}
+    "alexnet" is the paper's: AlexNet pretrained on ImageNet, cut after its second ReLU,
     followed by a sigmoid; its weights come with the package. A path to a file of weights gives the
     same layers other weights. "photo" is EfficientNet-Lite0, a deep network to learn from on
     photographs; its weights come with the package too. Another name is a model of torchvision, such
@@ -68,7 +69,8 @@ image_shape : tuple of int or None, default=None
     (height, width), (height, width, channels) or (channels, height, width) of an image if X holds
     flattened rows. Rows without it are read as grey images as square as possible.
 batch_size : int or "auto", default="auto"
-    Images per training step. "auto" is {batch_size}.
+    Images per training step.
+    "auto" is {batch_size}.
 lr : {lr_type}
     Learning rate of Adam; {lr}.
 lr_schedule : {{"one-cycle"}} or None, default={lr_schedule}
