@@ -94,3 +94,15 @@ class ExportMixin:
             external_data=False,
             verbose=False,
         )
+        _remove_stack_traces(path)
+
+
+def _remove_stack_traces(path: str | os.PathLike[str]) -> None:
+    """Remove the exporter's notes on each node, which name folders of this machine."""
+    import onnx
+
+    model = onnx.load(path)
+    nodes = [*model.graph.node, *(node for function in model.functions for node in function.node)]
+    for noted in (*nodes, *model.graph.value_info, *model.graph.initializer, model.graph):
+        noted.ClearField("metadata_props")
+    onnx.save(model, path)

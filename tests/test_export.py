@@ -1,5 +1,7 @@
 """Fitted encoders for programs without skfp: torch modules and ONNX files."""
 
+import os
+
 import numpy as np
 import onnx
 import onnxruntime
@@ -8,6 +10,7 @@ import torch
 from sklearn.exceptions import NotFittedError
 from torch import nn
 
+import skfp
 from skfp import FeaturePredictionEncoder, PerceptualAutoencoder, PixelAutoencoder
 
 
@@ -170,3 +173,10 @@ class TestOnnx:
         with pytest.raises(NotFittedError):
             quick().to_onnx(tmp_path / "encoder.onnx")
         assert list(tmp_path.iterdir()) == []
+
+
+def test_onnx_names_no_folder_of_this_machine(frames, tmp_path):
+    path = tmp_path / "encoder.onnx"
+    encoder = PixelAutoencoder(z=2, max_epochs=1, random_state=0).fit(frames)
+    encoder.to_onnx(path)
+    assert os.path.dirname(skfp.__file__).encode() not in path.read_bytes()
