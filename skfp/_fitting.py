@@ -32,6 +32,7 @@ from ._training import (
 from ._utils import distributed
 from ._utils.devices import choose_device
 from ._utils.random import seeded, training_generator
+from ._utils.sampling import evenly_spaced
 
 # How many images channels and several loss networks are scaled to.
 N_SAMPLED = 128
@@ -102,16 +103,12 @@ def fit_networks(
             keep_start=start is not None,
         )
     history, best = select_best_epoch(net, estimator.max_epochs, start)
-    return FittedState(
-        format=images.format if start is None else start.format,
-        feature_names=feature_names,
-        architecture=architecture,
-        n_features=setup.n_features,
-        networks=setup.networks.on_cpu(),
+    return setup.state(
+        estimator,
+        feature_names,
+        start,
         history=history,
         seed=seed,
-        batch_size=estimator._batch_size(),
-        reading=estimator._reading(),
         best_epoch=best["epoch"],
         validation_loss=best["valid_loss"],
     )
@@ -150,16 +147,12 @@ def fit_networks_to_batch(
         "train_loss": net.history[-1]["train_loss"],
         "seconds": distributed.broadcast(net.history[-1]["dur"]),
     }
-    return FittedState(
-        format=images.format if start is None else start.format,
-        feature_names=feature_names,
-        architecture=architecture,
-        n_features=setup.n_features,
-        networks=setup.networks.on_cpu(),
+    return setup.state(
+        estimator,
+        feature_names,
+        start,
         history=[*history, row],
         seed=first_seed,
-        batch_size=steps.batch_size,
-        reading=estimator._reading(),
         optimizer_state={
             parameter: {name: tensor.cpu() for name, tensor in tensors.items()}
             for parameter, tensors in net.optimizer_.state_dict()["state"].items()
@@ -198,9 +191,7 @@ class _FitSetup:
         n_channels = self.images.format.input_shape[0]
         sample = None
         if channels == "pca" or isinstance(network.network, JointNetwork):
-            rows = np.linspace(0, len(self.images) - 1, min(len(self.images), N_SAMPLED)).astype(
-                int
-            )
+            rows = evenly_spaced(len(self.images), N_SAMPLED)
             sample = self.preprocess(self.images.read(rows)).cpu()
         selected: Any = select_channels(network, channels, n_channels, sample)
         if isinstance(network.network, JointNetwork) and sample is not None:
@@ -243,6 +234,25 @@ class _FitSetup:
     def criterion(self) -> nn.Module:
         """Make the loss."""
         return make_criterion(self.architecture, self.n_features, self.preprocess, self.networks)
+
+    def state(
+        self,
+        estimator: Any,
+        feature_names: np.ndarray | None,
+        start: FittedState | None,
+        **outcome: Any,
+    ) -> FittedState:
+        """Join the trained networks and the outcome of training to a fitted state."""
+        return FittedState(
+            format=self.images.format if start is None else start.format,
+            feature_names=feature_names,
+            architecture=self.architecture,
+            n_features=self.n_features,
+            networks=self.networks.on_cpu(),
+            batch_size=estimator._batch_size(),
+            reading=estimator._reading(),
+            **outcome,
+        )
 
     def training_set(self, rows: np.ndarray | None = None) -> TrainingSet:
         """Pair the inputs and targets of some images, by default of all."""

@@ -23,6 +23,7 @@ from ._data.image_files import deep_pixels, load
 from ._data.pil import advice
 from ._data.sources import as_cells, encoded_image
 from ._data.value_range import check_value_range
+from ._utils.sampling import evenly_spaced
 
 _CHUNK = 64
 _NAMED = 3
@@ -269,7 +270,7 @@ class ImageLoader(  # type: ignore[call-arg]
         if given is not None:
             return given
         ranges = []
-        for row in np.unique(np.linspace(0, len(items) - 1, min(len(items), _SAMPLE)).astype(int)):
+        for row in evenly_spaced(len(items), _SAMPLE):
             with contextlib.suppress(Exception):  # transform names what is unreadable
                 if (pixels := deep_pixels(items[row])) is not None:
                     ranges.append((float(pixels.min()), float(pixels.max())))

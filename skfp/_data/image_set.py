@@ -18,6 +18,7 @@ from sklearn.utils import check_array
 from torch.utils.data import DataLoader, Dataset
 
 from .._utils.fingerprint import fingerprint
+from .._utils.sampling import evenly_spaced
 from .formats import (
     LAYOUTS,
     ImageFormat,
@@ -327,14 +328,13 @@ def check_images(array: Rows, kind: str, reading: Reading = Reading()) -> ImageS
 
 def _common_size(array: Rows) -> tuple[int, int]:
     """Return the size of images all over the array, or that of a square if they differ."""
-    rows = np.unique(np.linspace(0, len(array) - 1, 64).astype(int))
-    sizes = {image.shape[:2] for image in array[rows]}
+    sizes = {image.shape[:2] for image in array[evenly_spaced(len(array), 64)]}
     return sizes.pop() if len(sizes) == 1 else (1, 1)
 
 
 def _check_channels(images: ImageSet) -> None:
     """Warn of a channel that is like alpha, or nearly constant in the range of all."""
-    pixels = images.read(np.unique(np.linspace(0, len(images) - 1, 16).astype(int)))
+    pixels = images.read(evenly_spaced(len(images), 16))
     channels = pixels.to(torch.float32).div(255 if pixels.dtype == torch.uint8 else 1)
     if (
         channels.shape[1] == 4

@@ -14,6 +14,7 @@ from .._data import ImageSet, Preprocess
 from .._loss_network import FrozenNetwork, Inference, check_features, is_deep
 from .._utils import distributed
 from .._utils.fingerprint import fingerprint
+from .._utils.sampling import evenly_spaced
 from .cache import Cache
 from .projection import ARRAYS, PCAProjection, fit_pca
 from .store import BATCH_SIZE, MAX_BYTES_IN_MEMORY, FeatureStore, compute_rows
@@ -89,7 +90,7 @@ class FeatureExtractor:
 
         def compute() -> dict[str, np.ndarray]:
             rows = compute_rows(self.source, self.extract, self.n_features)
-            sample = np.linspace(0, len(rows) - 1, min(len(rows), BATCH_SIZE)).astype(int)
+            sample = evenly_spaced(len(rows), BATCH_SIZE)
             check_features(torch.from_numpy(rows[sample]), self.source.read(sample))
             return {"rows": rows}
 
