@@ -23,7 +23,7 @@ from ._data import ImageSet, Reading, as_array, check_images, check_images_like,
 from ._export import ExportMixin
 from ._features import BATCH_SIZE, compute_rows
 from ._fitting import fit_networks, fit_networks_to_batch
-from ._loss_network import describe
+from ._loss_network import MIN_IMAGES_OF_ENCODER, Inference, describe
 from ._networks import Architecture, fold_batch_norm
 from ._networks.encoders import takes_features
 from ._parameters import EncoderParameters
@@ -181,8 +181,11 @@ class BaseImageEncoder(
         check_is_fitted(self)
         images, _ = self._check_images(X)
         device = choose_device(self.device)
-        embedder = self._state.embedder(fold_batch_norm(self.encoder_))
-        embedder = on_device(embedder, device)
+        preprocess, *layers = self._state.embedder(fold_batch_norm(self.encoder_))
+        network: Any = on_device(torch.nn.Sequential(*layers).eval(), device)
+        if device.type == "cpu":
+            network = Inference(network, len(images), MIN_IMAGES_OF_ENCODER)
+        embedder = lambda batch: network(preprocess(batch))  # noqa: E731
         if out is None and isinstance(images.array, torch.Tensor):
             with torch.no_grad():
                 batches = (images.read(rows) for rows in gen_batches(len(images), BATCH_SIZE))

@@ -1,4 +1,4 @@
-"""Features of frozen networks on the CPU, as fast as they can be had."""
+"""The output of trained networks on the CPU, as fast as it can be had."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from sklearn.utils import gen_batches
 from torch import Tensor, fx, nn
 from torch.fx.experimental.optimization import fuse
 
-from .frozen import FrozenNetwork
-
 # A processor's cache holds the activations of a deep network for so many images.
 BATCH_SIZE = 8
 # Deep networks have more convolutions and linear maps than this; the paper's AlexNet has two.
 _N_SHALLOW = 8
-# To prepare ONNX Runtime takes as long as it saves with so many images.
-_MIN_IMAGES = 3000
+# To prepare ONNX Runtime takes as long as it saves with so many images, of a loss network and of an
+# encoder, which is small.
+MIN_IMAGES, MIN_IMAGES_OF_ENCODER = 3000, 10_000
 _TOLERANCE = 1e-4
 
 
 class Inference:
-    """Compute features of many images of one size on the CPU.
+    """Compute what a network makes of many images of one size on the CPU.
 
     Shallow networks take batches as they are. Deep ones take them in small parts, and ONNX Runtime
-    computes these if there are many images and its features of the first part equal torch's.
+    computes these if there are at least `min_images` and its output for the first part equals
+    torch's.
     """
 
-    def __init__(self, network: FrozenNetwork, n_images: int) -> None:
+    def __init__(self, network: nn.Module, n_images: int, min_images: int = MIN_IMAGES) -> None:
         self.deep = is_deep(network)
         self.network: Any = _fold_batch_norm(network) if self.deep else network
-        self.try_onnx = self.deep and n_images >= _MIN_IMAGES
+        self.try_onnx = self.deep and n_images >= min_images
         self.compute: Callable[[Tensor], Tensor] = self.network
 
     def __call__(self, images: Tensor) -> Tensor:
@@ -50,24 +50,24 @@ class Inference:
         )
 
 
-def is_deep(network: FrozenNetwork) -> bool:
-    """Whether a network has so many layers that its features cost most of a fit."""
+def is_deep(network: nn.Module) -> bool:
+    """Whether a network has so many layers that a small batch of images fills the cache."""
     layers = [m for m in network.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
     return len(layers) > _N_SHALLOW
 
 
-def _fold_batch_norm(network: FrozenNetwork) -> FrozenNetwork:
+def _fold_batch_norm(network: nn.Module) -> nn.Module:
     """Copy a network, each BatchNorm of its graphs folded into the convolution before it."""
     folded = copy.deepcopy(network)
     for parent in [*folded.modules()]:
         for name, child in parent.named_children():
             if isinstance(child, fx.GraphModule):
                 setattr(parent, name, fuse(child, inplace=True, no_trace=True))
-    return folded
+    return folded.to(memory_format=torch.channels_last)
 
 
-def _fastest(network: FrozenNetwork, images: Tensor) -> Callable[[Tensor], Tensor]:
-    """Return the network in ONNX Runtime if that gives equal features, else the network."""
+def _fastest(network: nn.Module, images: Tensor) -> Callable[[Tensor], Tensor]:
+    """Return the network in ONNX Runtime if that gives equal output, else the network."""
     try:
         compute = _in_onnx_runtime(network, images)
         equal = torch.allclose(compute(images), network(images), rtol=_TOLERANCE, atol=_TOLERANCE)
@@ -76,7 +76,7 @@ def _fastest(network: FrozenNetwork, images: Tensor) -> Callable[[Tensor], Tenso
     return compute if equal else network
 
 
-def _in_onnx_runtime(network: FrozenNetwork, images: Tensor) -> Callable[[Tensor], Tensor]:
+def _in_onnx_runtime(network: nn.Module, images: Tensor) -> Callable[[Tensor], Tensor]:
     import onnxruntime
 
     file = io.BytesIO()
