@@ -1,6 +1,6 @@
 """The private names of skfp that benchmarks use; nothing else in this package imports any."""
 
-from skfp._data import ImageSet, Preprocess, as_array, check_images, kind_of
+from skfp._data import ImageSet, Preprocess, Reading, as_array, check_images, kind_of
 from skfp._features import FeatureExtractor, FeatureStore, PCAProjection
 from skfp._features.extractor import PROJECTION_SAMPLE
 from skfp._loss_network import load_loss_network
@@ -40,7 +40,7 @@ __all__ = [
 ]
 
 
-def read_images(images) -> ImageSet:
-    """Read images as fit does by default."""
-    array = as_array(images)
-    return check_images(array, kind_of(images, array))
+def read_images(images, resize="auto") -> ImageSet:
+    """Read images as fit does by default, or with its parameter `resize`."""
+    array = as_array(images, resize)
+    return check_images(array, kind_of(images, array), Reading(resize=resize))

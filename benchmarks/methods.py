@@ -42,13 +42,14 @@ def pixels(images) -> np.ndarray:
 class LossNetworkFeatures:
     """Describe images by the features of a loss network."""
 
-    def __init__(self, loss_network="alexnet"):
+    def __init__(self, loss_network="alexnet", resize="auto"):
         self.network = load_loss_network(loss_network)
+        self.resize = resize
 
     @torch.inference_mode()
     def __call__(self, images) -> np.ndarray:
         """Return the features of uint8 images, (n, height, width, 3) or (n, height, width)."""
-        pixels = read_images(images)
+        pixels = read_images(images, self.resize)
         return self.network(Preprocess()(pixels.read(slice(None)))).numpy()
 
 

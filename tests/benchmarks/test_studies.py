@@ -5,7 +5,7 @@ import pytest
 
 from benchmarks.__main__ import main
 from benchmarks.records import read_records, write_records
-from benchmarks.studies import encoders, engines, loss_networks, memory, study
+from benchmarks.studies import encoders, engines, loss_networks, memory, small_images, study
 
 
 def rerun_without(path, arguments, lost):
@@ -68,6 +68,40 @@ class TestStudy:
             for left in range(9)
         ]
         assert any((patch == inner).all() for patch in patches)
+
+
+class TestSmallImages:
+    def test_goes_on_with_what_is_missing(self, tmp_path, capsys):
+        path = tmp_path / "small_images.jsonl"
+        arguments = (
+            f"small_images --out {path} --datasets digits --seeds 0 --images 40 80 40 --z 4 "
+            "--max-epochs 1"
+        ).split()
+        assert main(arguments) == 0
+        assert "| Digits, 8 pixels" in capsys.readouterr().out
+        lost = {"method": "encoder", "resize": "tile"}.items()
+        (new,) = rerun_without(path, arguments, lambda record: record.items() >= lost)
+        assert new["training"]["n_epochs"] == 1
+        assert "80 labelled" in small_images.block(tmp_path)
+
+    def test_the_gain_is_taken_seed_by_seed(self):
+        records = [
+            {
+                "dataset": "digits",
+                "method": "frozen",
+                "resize": way,
+                "seed": seed,
+                "settings": {},
+                "accuracy": {"linear": accuracy + seed / 10, "mlp": accuracy},
+            }
+            for way, accuracy in (("auto", 0.75), ("tile", 0.5))
+            for seed in (0, 1)
+        ]
+        linear, _ = small_images.summary(records[:3])
+        assert (linear["auto"], linear["gain"]) == ([0.75], [0.25])
+        linear, mlp = small_images.summary(records)
+        assert linear["gain"] == pytest.approx([0.25, 0.25])
+        assert mlp["gain"] == [0.25, 0.25]
 
 
 class TestLossNetworks:
