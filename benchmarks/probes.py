@@ -174,6 +174,35 @@ def draw_labelled(target, n_images, random_state=0) -> np.ndarray:
     return rows
 
 
+def measure_probes(
+    embedding, target, test_embedding, test_target, *, task, n_labelled, random_state=0, n_jobs=None
+) -> dict[str, dict[str, dict[str, float]]]:
+    """Test the linear, the k-NN and the selected MLP probe, each with several numbers of labels.
+
+    Labelled images are drawn with the seed, classes in their shares; numbers of `n_labelled` that
+    are not less than all take all of them. Returns, by number of labels and probe, the test measure
+    and the validation score that selected the probe.
+    """
+    results: dict[str, dict] = {}
+    for n in sorted({min(n, len(target)) for n in n_labelled}):
+        rows = slice(None)
+        if n < len(target):
+            rows = draw_labelled(
+                target if task == "class" else np.zeros(len(target)), n, random_state
+            )
+        labelled = embedding[rows], target[rows]
+        probes = {name: select_simple_probe(name, *labelled, task=task) for name in SIMPLE_PROBES}
+        probes["MLP"] = select_probe(*labelled, task=task, random_state=random_state, n_jobs=n_jobs)
+        results[str(n)] = {
+            name: {
+                "test": measure(probe, test_embedding, test_target),
+                "validation": float(probe.best_score_),
+            }
+            for name, probe in probes.items()
+        }
+    return results
+
+
 def _batch_size(n_images: int) -> int:
     least, greatest = BATCH_SIZES
     return int(np.clip(n_images // STEPS_PER_EPOCH, min(least, n_images // 2), greatest))
