@@ -30,6 +30,7 @@ COMMANDS = {
         "benchmarks.studies.small_images",
         "small images resized or tiled (30 minutes)",
     ),
+    "baselines": ("benchmarks.studies.baselines", "other embeddings at equal seconds (hours)"),
     "encoders": ("benchmarks.studies.encoders", "arithmetic and speed of encoders (seconds)"),
     "memory": ("benchmarks.studies.memory", "peak memory of many images (1 hour)"),
     "engines": ("benchmarks.studies.engines", "what a second process brings (10 minutes)"),
