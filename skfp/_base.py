@@ -23,13 +23,16 @@ from ._data import ImageSet, Reading, as_array, check_images, check_images_like,
 from ._export import ExportMixin
 from ._features import BATCH_SIZE, compute_rows
 from ._fitting import fit_networks, fit_networks_to_batch
-from ._loss_network import MIN_IMAGES_OF_ENCODER, Inference, describe
+from ._loss_network import Inference, describe
 from ._networks import Architecture, fold_batch_norm
 from ._networks.encoders import takes_features
 from ._parameters import EncoderParameters
 from ._saving import SavingMixin
 from ._state import FittedState
 from ._utils.devices import choose_device, on_device
+
+# Of images of 64 pixels, as many as a processor's cache holds in a deep encoder.
+SMALL_BATCH = 32
 
 
 def _fitted(name: str) -> property:
@@ -184,7 +187,7 @@ class BaseImageEncoder(
         preprocess, *layers = self._state.embedder(fold_batch_norm(self.encoder_))
         network: Any = on_device(torch.nn.Sequential(*layers).eval(), device)
         if device.type == "cpu":
-            network = Inference(network, len(images), MIN_IMAGES_OF_ENCODER)
+            network = Inference(network, batch_size=SMALL_BATCH)
         embedder = lambda batch: network(preprocess(batch))  # noqa: E731
         if out is None and isinstance(images.array, torch.Tensor):
             with torch.no_grad():

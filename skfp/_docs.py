@@ -19,9 +19,9 @@ encoder : str or callable, default="image"
     - "image" (30 MFLOP): the paper's four convolutions ({image}).
     - "small" and "large" (8 and 112 MFLOP): "image" with half and twice the channels.
     - "residual" (34 MFLOP): a small residual network; larger images need no more weights.
-    - "pretrained" (20 MFLOP): the first block of each stage of EfficientNet-Lite0, with its ImageNet
-      weights, which are trained on. Images larger than 96 pixels are shrunk to that first, so they
-      cost no more than 46 MFLOP.
+    - "pretrained" (20 MFLOP): the first block of each stage of EfficientNet-Lite0, with its weights
+      of ImageNet, which are trained on. Images larger than 96 pixels are shrunk to that first, so
+      they cost no more than 46 MFLOP.
     - "features": a perceptron on the features of the loss network ({features}), normalised: without
       that, such an encoder hardly learns ("paper-features" is the paper's, which is not).
 

@@ -7,10 +7,9 @@ from .catalogue import loss_networks
 from .channels import select_channels
 from .description import LossNetwork, describe, empty_loss_network, load_loss_network
 from .frozen import FrozenNetwork, JointNetwork, check_features
-from .inference import MIN_IMAGES_OF_ENCODER, Inference, is_deep
+from .inference import Inference, is_deep
 
 __all__ = [
-    "MIN_IMAGES_OF_ENCODER",
     "FrozenNetwork",
     "Inference",
     "JointNetwork",

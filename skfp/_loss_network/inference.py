@@ -14,13 +14,12 @@ from sklearn.utils import gen_batches
 from torch import Tensor, fx, nn
 from torch.fx.experimental.optimization import fuse
 
-# A processor's cache holds the activations of a deep network for so many images.
+# A processor's cache holds the activations of a deep network for so many images of 128 pixels.
 BATCH_SIZE = 8
 # Deep networks have more convolutions and linear maps than this; the paper's AlexNet has two.
 _N_SHALLOW = 8
-# To prepare ONNX Runtime takes as long as it saves with so many images, of a loss network and of an
-# encoder, which is small.
-MIN_IMAGES, MIN_IMAGES_OF_ENCODER = 3000, 10_000
+# To prepare ONNX Runtime takes as long as it saves with so many images.
+_MIN_IMAGES = 3000
 _TOLERANCE = 1e-4
 
 
@@ -28,26 +27,26 @@ class Inference:
     """Compute what a network makes of many images of one size on the CPU.
 
     Shallow networks take batches as they are. Deep ones take them in small parts, and ONNX Runtime
-    computes these if there are at least `min_images` and its output for the first part equals
-    torch's.
+    computes these if there are many images and its output for the first part equals torch's.
+    Without `n_images`, that is not tried: it gains little with a small network.
     """
 
-    def __init__(self, network: nn.Module, n_images: int, min_images: int = MIN_IMAGES) -> None:
+    def __init__(self, network: nn.Module, n_images: int = 0, batch_size: int = BATCH_SIZE) -> None:
+        self.batch_size = batch_size
         self.deep = is_deep(network)
         self.network: Any = _fold_batch_norm(network) if self.deep else network
-        self.try_onnx = self.deep and n_images >= min_images
+        self.try_onnx = self.deep and n_images >= _MIN_IMAGES
         self.compute: Callable[[Tensor], Tensor] = self.network
 
     def __call__(self, images: Tensor) -> Tensor:
         if not self.deep:
             return self.network(images)
-        parts = [images[rows] for rows in gen_batches(len(images), BATCH_SIZE)]
-        if self.try_onnx and len(parts[0]) == BATCH_SIZE:
+        size = self.batch_size
+        parts = [images[rows] for rows in gen_batches(len(images), size)]
+        if self.try_onnx and len(parts[0]) == size:
             self.compute, self.try_onnx = _fastest(self.network, parts[0]), False
         # The ONNX graph is for parts of exactly this size.
-        return torch.cat(
-            [(self.compute if len(p) == BATCH_SIZE else self.network)(p) for p in parts]
-        )
+        return torch.cat([(self.compute if len(p) == size else self.network)(p) for p in parts])
 
 
 def is_deep(network: nn.Module) -> bool:
