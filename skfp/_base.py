@@ -317,7 +317,7 @@ class BaseImageEncoder(
         return Architecture(
             loss=self._LOSS,
             z=self.z,
-            encoder=self.encoder,
+            encoder=self._encoder(),
             variational=self.gamma > 0,
             loss_network=describe(self.loss_network),
         )

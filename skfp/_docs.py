@@ -12,9 +12,10 @@ z : int, default=128
     Size of the embedding: the number of values per image.
 """,
     "encoder": """
-encoder : str or callable, default="image"
-    The network to train. A name, with the cost of an image of 64 by 64 pixels, which grows with the
-    number of pixels unless said otherwise:
+encoder : str or callable, default="auto"
+    The network to train. "auto" is {auto_encoder}.
+    Other names, with the cost of an image of 64 by 64 pixels, which grows with the number of pixels
+    unless said otherwise:
 
     - "image" (30 MFLOP): the paper's four convolutions ({image}).
     - "small" and "large" (8 and 112 MFLOP): "image" with half and twice the channels.
