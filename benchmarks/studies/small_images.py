@@ -175,6 +175,7 @@ def table(records: Sequence[Mapping]) -> str:
             "probe": PROBES[row["probe"]],
             **{title: spread(row[way], 3) for way, title in WAYS.items()},
             "resized better by": spread(row["gain"], 3, "+"),
+            "seeds": str(len(row["gain"])),
         }
         for row in summary(records)
     )
@@ -185,7 +186,6 @@ def block(results: Path) -> str:
     records = read_records(results / "small_images.jsonl")
     settings, machine = _common_settings(records), records[0]["machine"]
     gains = [statistics.mean(row["gain"]) for row in summary(records)]
-    n_seeds = len({record["seed"] for record in records})
     hidden = "-".join(map(str, HIDDEN_LAYERS))
     unverified = sorted(
         get_dataset(name).title
@@ -193,8 +193,8 @@ def block(results: Path) -> str:
     )
     note = f" Not checked to be the published files: {', '.join(unverified)}." if unverified else ""
     return (
-        f"{table(records)}\n\nTest accuracy, mean and standard deviation over {n_seeds} seeds; "
-        f"resized is better in {sum(gain > 0 for gain in gains)} of {len(gains)} rows. "
+        f"{table(records)}\n\nTest accuracy, mean and standard deviation over seeds; resized is "
+        f"better in {sum(gain > 0 for gain in gains)} of {len(gains)} rows. "
         f"z = {settings['z']}, at most {settings['n_unlabelled']:,} unlabelled, "
         f"{settings['n_labelled']:,} labelled and {settings['n_test']:,} test images, "
         f"{settings['max_epochs']} epochs; the MLP has {hidden} hidden units; {machine['cpu']}."
