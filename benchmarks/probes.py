@@ -175,7 +175,15 @@ def draw_labelled(target, n_images, random_state=0) -> np.ndarray:
 
 
 def measure_probes(
-    embedding, target, test_embedding, test_target, *, task, n_labelled, random_state=0, n_jobs=None
+    embedding,
+    target,
+    test_embedding,
+    test_target,
+    *,
+    task,
+    n_labelled,
+    random_state=0,
+    hidden_layers=HIDDEN_LAYERS,
 ) -> dict[str, dict[str, dict[str, float]]]:
     """Test the linear, the k-NN and the selected MLP probe, each with several numbers of labels.
 
@@ -192,7 +200,9 @@ def measure_probes(
             )
         labelled = embedding[rows], target[rows]
         probes = {name: select_simple_probe(name, *labelled, task=task) for name in SIMPLE_PROBES}
-        probes["MLP"] = select_probe(*labelled, task=task, random_state=random_state, n_jobs=n_jobs)
+        probes["MLP"] = select_probe(
+            *labelled, task=task, random_state=random_state, hidden_layers=hidden_layers
+        )
         results[str(n)] = {
             name: {
                 "test": measure(probe, test_embedding, test_target),

@@ -17,6 +17,7 @@ import numpy as np
 
 STEPS = 150  # in a rollout of LunarLander
 IMAGE_SIZE = 64
+PHOTO_SIZE = 128  # of images in folders
 PIXELS_PER_UNIT = IMAGE_SIZE / 2  # a LunarLander frame spans 2 units of the simulator
 SPLITS = ("unlabelled", "labelled", "test")
 
@@ -259,7 +260,7 @@ def _fetch(
         return images, labels.reshape(len(images)).astype(np.int64)
     if kind == "folder":
         data = datasets.fetch_image_folder(
-            path, size=IMAGE_SIZE, data_home=data_home, n_jobs=n_jobs
+            path, size=PHOTO_SIZE, data_home=data_home, n_jobs=n_jobs
         )
         if data.target is None:
             raise ValueError(

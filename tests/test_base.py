@@ -102,7 +102,7 @@ class TestParameters:
     def test_defaults_that_all_three_share(self, quick):
         expected = {
             "z": 128,
-            "encoder": "image",
+            "encoder": "auto",
             "loss_network": "alexnet",
             "max_epochs": 50,
             "validation_fraction": 0.2,

@@ -118,30 +118,51 @@ class TestBaselines:
         pytest.importorskip("lightly")
         path = tmp_path / "baselines.jsonl"
         arguments = (
-            f"baselines --out {path} --dataset digits --seeds 0 --z 4 --encoder small --lr 1e-3 "
-            "--labels 100 --max-epochs 1 --label-epochs 1 --rows feature-prediction simclr labels"
+            f"baselines --out {path} --datasets digits --seeds 0 --max-epochs 1 "
+            "--rows feature-prediction frozen simclr"
         ).split()
         assert main(arguments) == 0
         assert "| SimCLR" in capsys.readouterr().out
+        assert path.with_suffix(".png").stat().st_size > 10_000
         (new,) = rerun_without(path, arguments, lambda record: record["row"] == "simclr")
         seconds = {r["row"]: r["training"]["seconds"] for r in read_records(path)}
-        assert seconds["feature-prediction"] <= seconds["simclr"]
+        assert seconds["feature-prediction"] <= 1.2 * seconds["simclr"]
         assert set(new["measured"]["100"]) == {"linear", "k-NN", "MLP"}
+        tuned = new["training"]["tuned"]
+        assert tuned[str(new["training"]["lr"])] == max(tuned.values())
 
-    def test_validation_chooses_the_learning_rate(self):
+    def record(self, row, seed, test, dataset="CIFAR-10", **changes):
+        probes = {name: {"test": test, "validation": 0} for name in ("linear", "k-NN", "MLP")}
+        return {
+            "dataset": dataset,
+            "row": row,
+            "seed": seed,
+            "settings": baselines.OWN._replace(budget=baselines.OWN.budget._asdict())._asdict(),
+            "machine": {"cores": 2, "cpu": "a processor"},
+            "training": {"seconds": 60, "n_images": 9},
+            "images_per_second": 100.0 if row == "frozen" else 1000.0,
+            "measured": {"100": probes},
+            **changes,
+        }
+
+    def test_tables_and_picture(self, tmp_path):
+        rows = [("feature-prediction", 0.8), ("frozen", 0.7), ("pca", 0.4)]
         records = [
-            {
-                "row": "simclr",
-                "dataset": "digits",
-                "seed": 0,
-                "lr": lr,
-                "settings": {},
-                "training": {"seconds": 9},
-                "measured": {"100": {"linear": {"test": test, "validation": validation}}},
-            }
-            for lr, test, validation in ((1e-3, 0.5, 0.8), (3e-3, 0.75, 0.6))
+            self.record(row, seed, test + seed / 10) for row, test in rows for seed in (0, 1)
         ]
-        assert baselines.summary(records) == [{"row": "simclr", "tests": {"100": [0.5]}}]
+        records += [self.record(row, 0, test, "LunarLander") for row, test in rows[:2]]
+        write_records(tmp_path / "baselines.jsonl", records)
+
+        lines = baselines.short_block(tmp_path).splitlines()
+        cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines[:5]]
+        assert cells[0] == ["embedding", "CIFAR-10 ↑", "LunarLander, px ↓", "images/s"]
+        assert cells[2][1:] == ["0.850 ± 0.050", "25.60", "1,000"]
+        assert cells[4][1:] == ["0.450 ± 0.050", "-", "1,000"]
+        assert "LunarLander" in baselines.block(tmp_path)
+
+        first, second = baselines.draw(records).axes[:2]
+        assert len(first.containers) == 3
+        assert second.yaxis_inverted()  # less is better
 
 
 class TestLossNetworks:
