@@ -168,8 +168,8 @@ class FeaturePredictionEncoder(BaseImageEncoder):
             return self.encoder
         described: Any = describe(self.loss_network)
         networks = described if isinstance(described, list) else [described]
-        of_paper = all(getattr(network, "network", None) == "alexnet" for network in networks)
-        return "image" if of_paper else "pretrained"
+        names = {getattr(network, "network", None) for network in networks}
+        return "pretrained" if any(isinstance(n, str) for n in names - {"alexnet"}) else "image"
 
     def _lr(self) -> float:
         if self.lr == "auto":

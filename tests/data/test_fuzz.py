@@ -98,9 +98,10 @@ def arrays(draw):
     return VIEWS[draw(st.sampled_from(sorted(VIEWS)))](X)
 
 
-def estimator(**parameters):
+def estimator(encoder="small", **parameters):
+    average = torch.nn.AvgPool2d(32)
     return FeaturePredictionEncoder(
-        Z, loss_network=torch.nn.AvgPool2d(32), max_epochs=1, random_state=0, **parameters
+        Z, encoder=encoder, loss_network=average, max_epochs=1, random_state=0, **parameters
     )
 
 
