@@ -7,7 +7,8 @@ import dataclasses
 import torch
 from torch import nn
 
-from .formats import ImageFormat
+from .._images.formats import ImageFormat
+from .decoding import decode
 
 
 class Preprocess(nn.Module):
@@ -46,7 +47,7 @@ class InputDecoder(nn.Module):
             raise ValueError(f"Expected {self.dtype} images, as in fit, got {items.dtype}.")
         if items.dtype == torch.bool:
             items = items.to(torch.uint8) * 255
-        return self.format.decode(items)
+        return decode(items, self.format)
 
     def _takes(self, dtype: torch.dtype) -> bool:
         """Tell whether images are of the kind in fit, in any precision."""

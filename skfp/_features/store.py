@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from sklearn.utils import gen_batches
 
-from .._data.sources import as_source, release_pages, to_device
+from .._data.tensors import to_device
+from .._images.sources import as_source, release_pages
 from .._utils.malloc import keep_freed_memory
 
 # A processor's cache holds the activations of so many images; larger batches are slower on one.

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
 
+from .._utils.torch_types import is_torch, to_numpy
 from .formats import ImageFormat
-from .sources import Rows, as_tensor, row_chunks
+from .sources import Rows, row_chunks
 
 Range = tuple[float, float]
 UINT8: Range = (0.0, 255.0)
@@ -45,7 +45,7 @@ def kind_of(X: Any, array: Rows) -> str:
     "bool", "uint8", "int" or "float".
     """
     first = X[0] if isinstance(X, list | tuple) and len(X) else X
-    dtype = first.dtype if isinstance(first, torch.Tensor) else array.dtype
+    dtype = first.dtype if is_torch(first, "Tensor") else array.dtype
     stored = getattr(array, "stored_dtype", dtype)
     kind = getattr(stored, "name", str(stored)).removeprefix("torch.")
     if kind == "bool":
@@ -204,9 +204,9 @@ def _draw(chunk: Any, n: int, random: np.random.Generator) -> np.ndarray:
     images = chunk if isinstance(chunk, list) else [chunk]
     drawn = []
     for image in images:
-        flat = image.flatten() if isinstance(image, torch.Tensor) else image.reshape(-1)
+        flat = image.reshape(-1)
         places = random.integers(len(flat), size=max(n // len(images), 1))
-        drawn.append(as_tensor(flat[places]).cpu().numpy().astype(np.float64))
+        drawn.append(to_numpy(flat[places]).astype(np.float64))
     return np.concatenate(drawn)
 
 
@@ -234,7 +234,7 @@ def span(array: Rows, enough: Range | None = None) -> tuple[float, float, np.nda
             # min and max propagate NaN, so one pass serves both purposes.
             chunk_low, chunk_high = float(chunk.min()), float(chunk.max())
         if not (math.isfinite(chunk_low) and math.isfinite(chunk_high)):
-            finite = [bool(as_tensor(image).isfinite().all()) for image in chunk]
+            finite = [bool(np.isfinite(to_numpy(image)).all()) for image in chunk]
             first = rows.start + (finite.index(False) if False in finite else 0)
             raise ValueError(
                 "Input X contains NaN or infinity. Images must be finite: repair or leave out "
@@ -256,7 +256,7 @@ def _usual_range(low: float, high: float, is_uint8: bool) -> Range | None:
 
 
 def _is_uint8(array: Rows) -> bool:
-    return array.dtype == (torch.uint8 if isinstance(array, torch.Tensor) else np.uint8)
+    return str(array.dtype).removeprefix("torch.") == "uint8"
 
 
 def _warn(message: str) -> None:
