@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import torch
 from torch.nn import functional as F
 
@@ -10,12 +12,29 @@ from .._images.formats import ImageFormat
 
 def decode(items: torch.Tensor, format: ImageFormat) -> torch.Tensor:
     """Read stored items as (b, channels, *network_size): uint8, or float32 in [0, 1]."""
+    return _resized(_to_images(items, format), format)
+
+
+def decode_any_size(items: torch.Tensor, format: ImageFormat) -> torch.Tensor:
+    """Read items of any height and width as `decode` does, with the same operations for all."""
+    shape = tuple(items.shape[1:])
+    images = _to_images(items, dataclasses.replace(format, shape=shape, image_shape=shape))
+    if images.dtype == torch.uint8:
+        images = images.to(torch.float32).div(255)
+    # What is enlarged needs no antialiasing, but is not changed by it either.
+    return F.interpolate(
+        images.contiguous(), size=format.network_size, mode="bilinear", antialias=True
+    )
+
+
+def _to_images(items: torch.Tensor, format: ImageFormat) -> torch.Tensor:
+    """Read stored items as (b, channels, height, width), of the size as stored."""
     images = _to_batch(_to_unit_scale(items, format), format)
     if format.alpha == "composite":
         pixels = images.to(torch.float32) / 255 if images.dtype == torch.uint8 else images
         opacity = pixels[:, 3:]
         images = pixels[:, :3] * opacity + (1 - opacity)  # on white
-    return _resized(images[:, : format.channels], format)
+    return images[:, : format.channels]
 
 
 def encode(pixels: torch.Tensor, format: ImageFormat) -> torch.Tensor:
@@ -33,7 +52,7 @@ def encode(pixels: torch.Tensor, format: ImageFormat) -> torch.Tensor:
         items = pixels.permute(0, 2, 3, 1) if format.layout == "hwc" else pixels
     if 0 not in format.shape:  # not of mixed sizes
         items = items.reshape(len(items), *format.shape)
-    low, high = (0.0, 1.0) if format.dtype == "bool" else format.value_range
+    low, high = format.stored_range
     if format.dtype == "uint8":
         return (items * (high - low) + low).round().to(torch.uint8)
     return items * (high - low) + low

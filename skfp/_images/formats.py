@@ -58,8 +58,18 @@ class ImageFormat:
         if self.layout == "row":
             side = math.ceil(math.sqrt(self.image_shape[0]))
             return side, side
-        start = 1 if self.layout == "chw" else 0
-        return self.image_shape[start], self.image_shape[start + 1]
+        height, width = self.size_axes
+        return self.image_shape[height], self.image_shape[width]
+
+    @property
+    def size_axes(self) -> tuple[int, int]:
+        """Axes of an item that are height and width, unless it is flattened."""
+        return (1, 2) if self.layout == "chw" else (0, 1)
+
+    @property
+    def takes_any_size(self) -> bool:
+        """Whether images of any height and width are resized to `network_size`."""
+        return not isinstance(self.resize, str) and len(self.shape) > 1
 
     @property
     def network_size(self) -> tuple[int, int]:
@@ -88,6 +98,11 @@ class ImageFormat:
     def value_range(self) -> tuple[float, float]:
         """The values that are read as 0 and 1."""
         return (0.0, 255.0) if self.low is None or self.high is None else (self.low, self.high)
+
+    @property
+    def stored_range(self) -> tuple[float, float]:
+        """`value_range` in the user's array, where bool is False and True, not yet 0 and 255."""
+        return (0.0, 1.0) if self.dtype == "bool" else self.value_range
 
 
 def layout_of_images(shape: tuple[int, ...]) -> str:
