@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from packaging.requirements import Requirement
+from PIL import Image
 
 from skfp import PixelAutoencoder
 
@@ -100,6 +101,21 @@ def test_embeds(python, folder):
     expected = np.load(folder / "expected.npy")
     for embedding in np.load(folder / "embeddings.npy"):
         np.testing.assert_allclose(embedding, expected, rtol=0, atol=1e-5)
+
+
+def test_embeds_a_folder(python, folder, tmp_path):
+    for number, frame in enumerate(np.load(folder / "frames.npy")):
+        Image.fromarray(frame).save(tmp_path / f"{number:02}.png")
+    command = ["-m", "skfp", "embed", tmp_path, "--encoder", folder / "encoder.onnx", "--out"]
+
+    done = python(*command, tmp_path / "out.csv")
+
+    assert done.returncode == 0, done.stderr
+    numbers = np.loadtxt(tmp_path / "out.csv", delimiter=",", skiprows=1, usecols=(1, 2, 3))
+    np.testing.assert_allclose(numbers, np.load(folder / "expected.npy"), rtol=0, atol=1e-5)
+    refused = python(*command, tmp_path / "out.parquet")
+    assert refused.returncode == 2
+    assert "pip install pyarrow" in refused.stderr
 
 
 def test_estimators_say_what_they_need(python):
