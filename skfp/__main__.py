@@ -75,6 +75,8 @@ def _embed(options: argparse.Namespace) -> int:
     )
     for file, error in errors.items():
         print(f"skfp: {file} cannot be read: {error}", file=sys.stderr)
+    if not paths:
+        raise ValueError(f"No file in {str(options.folder)!r} can be read as an image.")
     print(
         f"{options.out}: {len(paths):,} images, {speed:,.0f} images/s, {len(errors):,} unreadable."
     )

@@ -6,7 +6,9 @@ import copy
 import os
 from typing import Any
 
+import numpy as np
 import torch
+from sklearn.base import is_classifier
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
@@ -56,7 +58,7 @@ class ExportMixin:
         layers = copy.deepcopy(state.embedder(encoder))
         return nn.Sequential(InputDecoder(state.format), *layers).eval()
 
-    def to_onnx(self: Any, path: str | os.PathLike[str]) -> None:
+    def to_onnx(self: Any, path: str | os.PathLike[str], *, head: Any = None) -> None:
         """Write an ONNX file that embeds images as `transform` does.
 
         Its input "images" takes any number of images in the layout, type and range of those in fit,
@@ -67,13 +69,20 @@ class ExportMixin:
         ----------
         path : str or path-like
             The file to write.
+        head : estimator, default=None
+            A scikit-learn model or pipeline, fitted on embeddings, to put behind the encoder. The
+            file then predicts: its outputs are "label" and "probabilities" of a classifier, and
+            "prediction" of a regressor. :class:`OnnxEncoder` does not read such files.
 
         Raises
         ------
         NotFittedError
             If fit was not called before.
         ImportError
-            If onnx and onnxscript are not installed: ``pip install 'skfp[onnx]'``.
+            If onnx and onnxscript, or skl2onnx for a head, are not installed:
+            ``pip install 'skfp[onnx]'``.
+        ValueError
+            If skl2onnx cannot convert the head.
 
         See Also
         --------
@@ -113,7 +122,8 @@ class ExportMixin:
             feature_names_in=None if names is None else names.tolist(),
             feature_names_out=self.get_feature_names_out().tolist(),
         )
-        onnx.save(_with_notes(program.model_proto, notes), path)
+        model = _with_notes(program.model_proto, notes)
+        onnx.save(model if head is None else _with_head(model, head, self._n_features_out), path)
 
 
 def _with_notes(model: Any, notes: Notes) -> Any:
@@ -127,3 +137,47 @@ def _with_notes(model: Any, notes: Notes) -> Any:
     model.graph.ClearField("value_info")
     onnx.helper.set_model_props(model, notes.to_metadata())
     return model
+
+
+def _with_head(model: Any, head: Any, z: int) -> Any:
+    """Join a model of scikit-learn to the output of an encoder."""
+    import onnx
+
+    try:
+        import skl2onnx
+    except ImportError as error:
+        raise ImportError("A head needs skl2onnx: pip install 'skfp[onnx]'.") from error
+    (opset,) = (one.version for one in model.opset_import if one.domain == "")
+    classifies = is_classifier(head)
+    try:
+        converted = skl2onnx.to_onnx(
+            head,
+            np.zeros((1, z), np.float32),
+            target_opset=opset,
+            # Else probabilities would be a list of dicts.
+            options={"zipmap": False} if classifies else None,
+        )
+    except Exception as error:  # one class for each way to fail
+        raise ValueError(f"skl2onnx cannot convert the head {head!r}: {error}") from error
+    if not classifies:
+        _reshape_prediction(converted.graph, head.predict(np.zeros((2, z), np.float32)).shape)
+    keep = {"rename_inputs": False, "rename_outputs": False}
+    converted = onnx.compose.add_prefix(converted, "head_", **keep)
+    converted.ir_version = model.ir_version
+    links = [(OUTPUT, converted.graph.input[0].name)]
+    joined = onnx.compose.merge_models(model, converted, io_map=links)
+    joined.ClearField("metadata_props")  # which are for the encoder alone
+    return joined
+
+
+def _reshape_prediction(graph: Any, shape: tuple[int, ...]) -> None:
+    """Let a regressor predict rows as `predict` does: skl2onnx makes a column of some."""
+    from onnx import TensorProto, helper
+
+    (output,) = graph.output
+    rows = helper.make_tensor("rows", TensorProto.INT64, [len(shape)], [-1, *shape[1:]])
+    graph.initializer.append(rows)
+    graph.node.append(helper.make_node("Reshape", [output.name, "rows"], ["prediction"]))
+    kind = output.type.tensor_type.elem_type
+    graph.ClearField("output")
+    graph.output.append(helper.make_tensor_value_info("prediction", kind, ["batch", *shape[1:]]))
