@@ -27,7 +27,7 @@ from ._image_loader import ImageLoader
 from ._images.image_files import Range, load
 from ._onnx_encoder import OnnxEncoder
 
-_CHUNK = 64  # files per task
+_CHUNK = 256  # files per task
 _ROWS = 8192  # rows written at once
 FORMATS = (".parquet", ".csv", ".npz")
 

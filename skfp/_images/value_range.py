@@ -21,7 +21,7 @@ SIGNED: Range = (-1.0, 1.0)
 # Images that use less of a usual range are stretched to their own.
 MIN_SHARE = 0.1
 _LITTLE_CONTRAST = 0.15
-_SAMPLE = 500_000
+_SAMPLE = 100_000
 _FEW = 0.05
 _ADVICE = "Pass value_range=(low, high), the values that stand for black and white in all images."
 
@@ -205,8 +205,9 @@ def _draw(chunk: Any, n: int, random: np.random.Generator) -> np.ndarray:
     drawn = []
     for image in images:
         flat = image.reshape(-1)
-        places = random.integers(len(flat), size=max(n // len(images), 1))
-        drawn.append(to_numpy(flat[places]).astype(np.float64))
+        if len(flat) > (n_places := max(n // len(images), 1)):
+            flat = flat[random.integers(len(flat), size=n_places)]
+        drawn.append(to_numpy(flat).astype(np.float64))
     return np.concatenate(drawn)
 
 
