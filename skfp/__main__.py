@@ -68,10 +68,10 @@ def _fit(options: argparse.Namespace) -> int:
 
 
 def _embed(options: argparse.Namespace) -> int:
-    from ._embed_folder import embed_folder, read_embedding
+    from ._embed_folder import embed_folder
 
-    paths, errors, speed = embed_folder(
-        options.folder, options.encoder, options.out, options.n_jobs
+    paths, errors, speed, rows = embed_folder(
+        options.folder, options.encoder, options.out, options.n_jobs, return_rows=options.probe
     )
     for file, error in errors.items():
         print(f"skfp: {file} cannot be read: {error}", file=sys.stderr)
@@ -80,8 +80,8 @@ def _embed(options: argparse.Namespace) -> int:
     print(
         f"{options.out}: {len(paths):,} images, {speed:,.0f} images/s, {len(errors):,} unreadable."
     )
-    if options.probe:
-        print(_probe(read_embedding(options.out), [Path(path).parts[:-1] for path in paths]))
+    if rows is not None:
+        print(_probe(rows, [Path(path).parts[:-1] for path in paths]))
     return 1 if errors else 0
 
 

@@ -38,6 +38,7 @@ class Embedded(NamedTuple):
     paths: list[str]
     errors: dict[str, str]
     images_per_second: float
+    rows: np.ndarray | None
 
 
 class Reading(NamedTuple):
@@ -58,7 +59,9 @@ def list_files(folder: Path) -> list[str]:
     return sorted(found)
 
 
-def embed_folder(folder: Path, path: Path, out: Path, n_jobs: int) -> Embedded:
+def embed_folder(
+    folder: Path, path: Path, out: Path, n_jobs: int, *, return_rows: bool = False
+) -> Embedded:
     """Embed the image files of a folder with an encoder, and write a table if there are any.
 
     Raises
@@ -70,12 +73,15 @@ def embed_folder(folder: Path, path: Path, out: Path, n_jobs: int) -> Embedded:
     """
     _check_out(out)
     encoder = OnnxEncoder(path).fit()
-    files = list_files(folder)
+    part = Path(f"{out}.part")
+    own = {
+        *map(os.path.abspath, (out, _errors_of(out), part))
+    }  # an earlier call may have left them
+    files = [file for file in list_files(folder) if own.isdisjoint(_with_parents(folder / file))]
     if not files:
         raise ValueError(f"There is no file in {str(folder)!r}.")
     reading = _reading(encoder, path, [folder / file for file in files])
     names = encoder.get_feature_names_out().tolist()
-    part = Path(f"{out}.part")
     progress = _Progress(part, str(folder.resolve()), path, len(names))
     done = {*progress.paths, *progress.errors}
     waiting = [file for file in files if file not in done]
@@ -85,7 +91,7 @@ def embed_folder(folder: Path, path: Path, out: Path, n_jobs: int) -> Embedded:
         for rows in gen_batches(len(waiting), _CHUNK)
     )
     with tqdm(total=len(files), initial=len(done), unit=" images") as bar:
-        # A generator: results are on disk before the next are computed.
+        # A generator: each result is on disk as soon as it is there.
         for readable, errors, rows in Parallel(n_jobs=n_jobs, return_as="generator")(tasks):
             progress.add(readable, errors, rows)
             bar.update(len(readable) + len(errors))
@@ -93,21 +99,9 @@ def embed_folder(folder: Path, path: Path, out: Path, n_jobs: int) -> Embedded:
     if progress.paths:
         _write(out, part, progress.paths, names, progress.rows())
         _write_errors(out, progress.errors)
+    kept = np.array(progress.rows()) if return_rows and progress.paths else None
     shutil.rmtree(part)
-    return Embedded(progress.paths, progress.errors, speed)
-
-
-def read_embedding(out: Path) -> np.ndarray:
-    """Read the numbers of a table that `embed_folder` has written."""
-    if out.suffix == ".npz":
-        return np.load(out)["embedding"]
-    if out.suffix == ".csv":
-        with out.open(newline="") as table:
-            return np.array([row[1:] for row in csv.reader(table)][1:], dtype=np.float32)
-    import pyarrow.parquet
-
-    columns = pyarrow.parquet.read_table(out).columns[1:]
-    return np.stack([column.to_numpy() for column in columns], axis=1)
+    return Embedded(progress.paths, progress.errors, speed, kept)
 
 
 @functools.cache
@@ -238,9 +232,18 @@ def _batches(paths: list[str], rows: np.ndarray) -> Iterator[tuple[list[str], An
         yield paths[batch], rows[batch]
 
 
+def _errors_of(out: Path) -> Path:
+    return out.with_suffix(".errors.csv")
+
+
+def _with_parents(path: Path) -> list[str]:
+    path = Path(os.path.abspath(path))
+    return [str(path), *map(str, path.parents)]
+
+
 def _write_errors(out: Path, errors: dict[str, str]) -> None:
     """Name files that could not be read in a table of their own, or remove an earlier one."""
-    path = out.with_suffix(".errors.csv")
+    path = _errors_of(out)
     if not errors:
         path.unlink(missing_ok=True)
         return

@@ -165,6 +165,14 @@ def test_a_killed_run_goes_on(frames, encoder, tmp_path):
     assert np.ptp(embedding, axis=0).max() > 1e-3
 
 
+def test_leaves_out_its_own_files(photos, encoder, tmp_path):
+    out = photos / "day" / "out.csv"
+    for _ in range(2):
+        assert embed(photos, encoder, out) == 1
+        with out.with_suffix(".errors.csv").open(newline="") as table:
+            assert [path for path, _ in csv.reader(table)] == ["path", *BAD]
+
+
 def test_goes_on_with_the_same_encoder_only(photos, encoder, tmp_path, capsys):
     (tmp_path / "out.csv.part").mkdir()
     (tmp_path / "out.csv.part" / "log.jsonl").write_text('{"folder": "another", "encoder": ""}\n')

@@ -55,6 +55,15 @@ class TestTorch:
             embedding.detach().numpy(), encoder.transform(X), rtol=1e-4, atol=1e-5
         )
 
+    def test_takes_any_size_that_is_resized(self, noise):
+        encoder = PixelAutoencoder(z=2, max_epochs=1, resize=(72, 64), random_state=0)
+        module = encoder.fit(noise(6, 64, 64, 3)).to_torch()
+        for shape in ((64, 64), (72, 64), (30, 200)):
+            X = noise(3, *shape, 3)
+            np.testing.assert_allclose(
+                module(torch.from_numpy(X)).detach().numpy(), encoder.transform(X), atol=1e-5
+            )
+
     def test_folds_batch_norm_on_request(self, noise):
         encoder = PixelAutoencoder(z=2, max_epochs=1, random_state=0).fit(noise(6, 64, 64, 3))
 
