@@ -74,9 +74,8 @@ def embed_folder(
     _check_out(out)
     encoder = OnnxEncoder(path).fit()
     part = Path(f"{out}.part")
-    own = {
-        *map(os.path.abspath, (out, _errors_of(out), part))
-    }  # an earlier call may have left them
+    # What an earlier call may have left in the folder.
+    own = {*map(os.path.abspath, (out, _errors_of(out), part))}
     files = [file for file in list_files(folder) if own.isdisjoint(_with_parents(folder / file))]
     if not files:
         raise ValueError(f"There is no file in {str(folder)!r}.")
