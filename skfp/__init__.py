@@ -57,8 +57,8 @@ def __getattr__(name: str) -> Any:
             if error.name not in _TRAIN:
                 raise
             raise ImportError(
-                f"skfp.{name} needs {error.name}: pip install 'skfp[train]'. Only OnnxEncoder, "
-                "ImageLoader and skfp.datasets work without torch."
+                f"skfp.{name} needs {error.name}: pip install 'skfp[train]'. OnnxEncoder and "
+                "ImageLoader work without it."
             ) from error
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
