@@ -26,6 +26,11 @@ COMMANDS = {
     "study": ("benchmarks.studies.study", "targets, batch size, schedule, augmentation (1 hour)"),
     "loss_networks": ("benchmarks.studies.loss_networks", "which network to learn from (hours)"),
     "speed": ("benchmarks.studies.speed", "training and embedding against PyTorch (20 minutes)"),
+    "small_images": (
+        "benchmarks.studies.small_images",
+        "small images resized or tiled (30 minutes)",
+    ),
+    "baselines": ("benchmarks.studies.baselines", "other embeddings at equal seconds (hours)"),
     "encoders": ("benchmarks.studies.encoders", "arithmetic and speed of encoders (seconds)"),
     "memory": ("benchmarks.studies.memory", "peak memory of many images (1 hour)"),
     "engines": ("benchmarks.studies.engines", "what a second process brings (10 minutes)"),

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from benchmarks import demo, report
 from benchmarks.records import RESULTS, read_records, save_figure
-from benchmarks.studies import encoders, engines, loss_networks, memory, speed, study
+from benchmarks.studies import encoders, engines, loss_networks, memory, small_images, speed, study
 
 ROOT = Path(__file__).parents[1]
 
@@ -34,6 +34,7 @@ BLOCKS: dict[str, Callable[[Path], str]] = {
     "comparison": report.block,
     "encoders": encoders.block,
     "memory": memory.block,
+    "small-images": small_images.block,
     "engines": engines.block,
     "speed": speed.block,
     "costs": speed.costs_block,

@@ -1,11 +1,11 @@
 """The private names of skfp that benchmarks use; nothing else in this package imports any."""
 
-from skfp._data import ImageSet, Preprocess, check_images
+from skfp._data import ImageSet, InputDecoder, Preprocess, Reading, check_images
 from skfp._features import FeatureExtractor, FeatureStore, PCAProjection
 from skfp._features.extractor import PROJECTION_SAMPLE
 from skfp._images.arrays import as_array
 from skfp._images.value_range import kind_of
-from skfp._loss_network import load_loss_network
+from skfp._loss_network import Inference, load_loss_network
 from skfp._loss_network.efficientnet_lite import efficientnet_lite0
 from skfp._networks import (
     IMAGE_ENCODERS,
@@ -15,6 +15,7 @@ from skfp._networks import (
     fold_batch_norm,
     make_encoder,
 )
+from skfp._networks.augmentation import flip_and_shift
 from skfp._training import TrainingSet, completed_epochs, open_checkpoint
 from skfp._training.dataset import collate
 from skfp._utils.malloc import keep_freed_memory
@@ -26,6 +27,8 @@ __all__ = [
     "FeatureExtractor",
     "FeatureStore",
     "ImageEncoder",
+    "Inference",
+    "InputDecoder",
     "PCAProjection",
     "Preprocess",
     "ProjectedFeatureLoss",
@@ -33,6 +36,7 @@ __all__ = [
     "collate",
     "completed_epochs",
     "efficientnet_lite0",
+    "flip_and_shift",
     "fold_batch_norm",
     "keep_freed_memory",
     "load_loss_network",
@@ -42,7 +46,7 @@ __all__ = [
 ]
 
 
-def read_images(images) -> ImageSet:
-    """Read images as fit does by default."""
-    array = as_array(images)
-    return check_images(array, kind_of(images, array))
+def read_images(images, resize="auto") -> ImageSet:
+    """Read images as fit does by default, or with its parameter `resize`."""
+    array = as_array(images, resize)
+    return check_images(array, kind_of(images, array), Reading(resize=resize))

@@ -21,7 +21,13 @@ from sklearn.decomposition import PCA
 from sklearn.utils import check_random_state, gen_batches
 
 from benchmarks.cnn import SimpleCNN
-from benchmarks.internals import Preprocess, load_loss_network, open_checkpoint, read_images
+from benchmarks.internals import (
+    Inference,
+    Preprocess,
+    load_loss_network,
+    open_checkpoint,
+    read_images,
+)
 from benchmarks.probes import (
     VALIDATION_FRACTION,
     measure,
@@ -32,6 +38,7 @@ from benchmarks.probes import (
 from skfp import FeaturePredictionEncoder, PerceptualAutoencoder, PixelAutoencoder
 
 BATCH = 512
+MANY = 10_000  # images that features are computed of: worth the preparation of a deep network
 
 
 def pixels(images) -> np.ndarray:
@@ -42,13 +49,14 @@ def pixels(images) -> np.ndarray:
 class LossNetworkFeatures:
     """Describe images by the features of a loss network."""
 
-    def __init__(self, loss_network="alexnet"):
-        self.network = load_loss_network(loss_network)
+    def __init__(self, loss_network="alexnet", resize="auto"):
+        self.network = Inference(load_loss_network(loss_network), MANY)
+        self.resize = resize
 
     @torch.inference_mode()
     def __call__(self, images) -> np.ndarray:
         """Return the features of uint8 images, (n, height, width, 3) or (n, height, width)."""
-        pixels = read_images(images)
+        pixels = read_images(images, self.resize)
         return self.network(Preprocess()(pixels.read(slice(None)))).numpy()
 
 

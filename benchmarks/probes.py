@@ -1,7 +1,8 @@
-"""Probes measure as the paper does what an embedding holds.
+"""Probes measure what an embedding holds.
 
-Seven MLPs are trained on the embedding of the labelled images. The one with the lowest loss on a
-fixed fifth of these images is selected, and that one alone is tested on the test images.
+As in the paper, seven MLPs are trained on the embedding of the labelled images. The one with the
+lowest loss on a fixed fifth of these images is selected, and that one alone is tested on the test
+images. A linear model and nearest neighbours are selected in the same way.
 """
 
 from __future__ import annotations
@@ -11,8 +12,10 @@ from typing import NamedTuple
 
 import numpy as np
 from sklearn.base import is_classifier
+from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import accuracy_score
 from sklearn.model_selection import GridSearchCV, StratifiedShuffleSplit
+from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
@@ -90,8 +93,10 @@ def probe_settings(task: str) -> dict:
     }
 
 
-def select_probe(embedding, target, *, task, random_state=0, n_jobs=None) -> GridSearchCV:
-    """Train the seven probes and keep the one with the lowest validation loss.
+def select_probe(
+    embedding, target, *, task, random_state=0, n_jobs=None, hidden_layers=HIDDEN_LAYERS
+) -> GridSearchCV:
+    """Train the seven probes, or some of them, and keep the one with the lowest validation loss.
 
     Every probe standardises the embedding (n, z), trains for at most 500 epochs, and goes back to
     its best epoch on an inner fifth of its images. The selected one is then fitted again on all
@@ -113,13 +118,89 @@ def select_probe(embedding, target, *, task, random_state=0, n_jobs=None) -> Gri
     )
     search = GridSearchCV(
         Pipeline([("scale", StandardScaler()), ("mlp", mlp)]),
-        {"mlp__hidden_layer_sizes": HIDDEN_LAYERS},
+        {"mlp__hidden_layer_sizes": hidden_layers},
         scoring=scoring,
         cv=split(embedding, target),
         n_jobs=n_jobs,
         error_score="raise",
     )
     return search.fit(embedding, target)
+
+
+# Per task, a model without hidden layers and the values of its parameter that compete.
+SIMPLE_PROBES = {
+    "linear": {
+        "class": (LogisticRegression(max_iter=1000), {"C": (0.01, 0.1, 1.0)}),
+        "position": (Ridge(), {"alpha": (0.1, 10.0, 1000.0)}),
+    },
+    "k-NN": {
+        "class": (KNeighborsClassifier(), {"n_neighbors": (1, 5, 10, 20)}),
+        "position": (KNeighborsRegressor(), {"n_neighbors": (1, 5, 10, 20)}),
+    },
+}
+
+
+def select_simple_probe(name, embedding, target, *, task) -> GridSearchCV:
+    """Fit a "linear" or "k-NN" probe to the standardised embedding.
+
+    Its one parameter is the best on the fifth that also selects MLPs, by accuracy of classes or
+    squared error of positions; the selected probe is fitted again to all labelled images.
+
+    >>> embedding = np.random.default_rng(0).uniform(-1, 1, (200, 4))
+    >>> search = select_simple_probe("linear", embedding, embedding[:, 0] > 0, task="class")
+    >>> measure(search, embedding, embedding[:, 0] > 0) > 0.95
+    True
+    """
+    model, grid = SIMPLE_PROBES[name][task]
+    embedding, target = np.asarray(embedding), np.asarray(target)
+    search = GridSearchCV(
+        Pipeline([("scale", StandardScaler()), ("model", model)]),
+        {f"model__{parameter}": values for parameter, values in grid.items()},
+        scoring="accuracy" if task == "class" else TASKS[task].scoring,
+        cv=TASKS[task].split(embedding, target),
+        error_score="raise",
+    )
+    return search.fit(embedding, target)
+
+
+def draw_labelled(target, n_images, random_state=0) -> np.ndarray:
+    """Draw the rows of so many labelled images, every class in its share.
+
+    >>> np.bincount(np.repeat([0, 1], [30, 10])[draw_labelled(np.repeat([0, 1], [30, 10]), 8)])
+    array([6, 2])
+    """
+    splitter = StratifiedShuffleSplit(1, train_size=n_images, random_state=random_state)
+    ((rows, _),) = splitter.split(np.zeros(len(target)), target)
+    return rows
+
+
+def measure_probes(
+    embedding, target, test_embedding, test_target, *, task, n_labelled, random_state=0, n_jobs=None
+) -> dict[str, dict[str, dict[str, float]]]:
+    """Test the linear, the k-NN and the selected MLP probe, each with several numbers of labels.
+
+    Labelled images are drawn with the seed, classes in their shares; numbers of `n_labelled` that
+    are not less than all take all of them. Returns, by number of labels and probe, the test measure
+    and the validation score that selected the probe.
+    """
+    results: dict[str, dict] = {}
+    for n in sorted({min(n, len(target)) for n in n_labelled}):
+        rows = slice(None)
+        if n < len(target):
+            rows = draw_labelled(
+                target if task == "class" else np.zeros(len(target)), n, random_state
+            )
+        labelled = embedding[rows], target[rows]
+        probes = {name: select_simple_probe(name, *labelled, task=task) for name in SIMPLE_PROBES}
+        probes["MLP"] = select_probe(*labelled, task=task, random_state=random_state, n_jobs=n_jobs)
+        results[str(n)] = {
+            name: {
+                "test": measure(probe, test_embedding, test_target),
+                "validation": float(probe.best_score_),
+            }
+            for name, probe in probes.items()
+        }
+    return results
 
 
 def _batch_size(n_images: int) -> int:

@@ -67,6 +67,7 @@ class ImageAutoencoder(BaseImageEncoder):
 
 @fill_docstring(
     image="I-I-PS",
+    auto_encoder='"image"',
     features="F-I-PS",
     role="The network that compares images.",
     batch_size="128",
@@ -118,6 +119,7 @@ class PerceptualAutoencoder(ImageAutoencoder):
 
 @fill_docstring(
     image="I-I-PW",
+    auto_encoder='"image"',
     features="F-I-PW",
     role='The network that feeds the encoder; without effect unless ``encoder="features"``.',
     batch_size="128",

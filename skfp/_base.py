@@ -26,13 +26,16 @@ from ._fitting import fit_networks, fit_networks_to_batch
 from ._images.arrays import as_array
 from ._images.matching import check_columns, read_like
 from ._images.value_range import kind_of
-from ._loss_network import describe
+from ._loss_network import Inference, describe
 from ._networks import Architecture, fold_batch_norm
 from ._networks.encoders import takes_features
 from ._parameters import EncoderParameters
 from ._saving import SavingMixin
 from ._state import FittedState
 from ._utils.devices import choose_device, on_device
+
+# Of images of 64 pixels, as many as a processor's cache holds in a deep encoder.
+SMALL_BATCH = 32
 
 
 def _fitted(name: str) -> property:
@@ -184,8 +187,11 @@ class BaseImageEncoder(
         check_is_fitted(self)
         images, _ = self._check_images(X)
         device = choose_device(self.device)
-        embedder = self._state.embedder(fold_batch_norm(self.encoder_))
-        embedder = on_device(embedder, device)
+        preprocess, *layers = self._state.embedder(fold_batch_norm(self.encoder_))
+        network: Any = on_device(torch.nn.Sequential(*layers).eval(), device)
+        if device.type == "cpu":
+            network = Inference(network, batch_size=SMALL_BATCH)
+        embedder = lambda batch: network(preprocess(batch))  # noqa: E731
         if out is None and isinstance(images.array, torch.Tensor):
             with torch.no_grad():
                 batches = (images.read(rows) for rows in gen_batches(len(images), BATCH_SIZE))
@@ -314,7 +320,7 @@ class BaseImageEncoder(
         return Architecture(
             loss=self._LOSS,
             z=self.z,
-            encoder=self.encoder,
+            encoder=self._encoder(),
             variational=self.gamma > 0,
             loss_network=describe(self.loss_network),
         )

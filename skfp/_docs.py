@@ -12,15 +12,17 @@ z : int, default=128
     Size of the embedding: the number of values per image.
 """,
     "encoder": """
-encoder : str or callable, default="image"
-    The network to train. A name, with the cost of an image of 64 by 64 pixels, which grows with the
-    number of pixels:
+encoder : str or callable, default="auto"
+    The network to train. "auto" is {auto_encoder}.
+    Other names, with the cost of an image of 64 by 64 pixels, which grows with the number of pixels
+    unless said otherwise:
 
     - "image" (30 MFLOP): the paper's four convolutions ({image}).
     - "small" and "large" (8 and 112 MFLOP): "image" with half and twice the channels.
     - "residual" (34 MFLOP): a small residual network; larger images need no more weights.
-    - "pretrained" (55 MFLOP): begins with AlexNet's two convolutions of the "alexnet" loss network
-      and trains them on, for photographs; larger images need no more weights.
+    - "pretrained" (20 MFLOP): the first block of each stage of EfficientNet-Lite0, with its weights
+      of ImageNet, which are trained on. Images larger than 96 pixels are shrunk to that first, so
+      they cost no more than 46 MFLOP.
     - "features": a perceptron on the features of the loss network ({features}), normalised: without
       that, such an encoder hardly learns ("paper-features" is the paper's, which is not).
 

@@ -12,12 +12,14 @@ from sklearn.utils._param_validation import Interval, StrOptions
 
 from ._base import BaseImageEncoder
 from ._docs import fill_docstring
+from ._loss_network import describe
 from ._networks import Architecture
 from ._networks.encoders import takes_features
 
 
 @fill_docstring(
     image="I-F-FP",
+    auto_encoder=""""image" with the loss network "alexnet", and "pretrained" with others""",
     features="F-F-FP",
     role="The network whose features are predicted.",
     batch_size="""64 with an encoder of images, which learns best in small steps, and 128 with
@@ -102,7 +104,7 @@ class FeaturePredictionEncoder(BaseImageEncoder):
         self,
         z: int = 128,
         *,
-        encoder: str | Callable = "image",
+        encoder: str | Callable = "auto",
         loss_network: Any = "alexnet",
         max_epochs: int = 50,
         random_state: Any = None,
@@ -161,7 +163,15 @@ class FeaturePredictionEncoder(BaseImageEncoder):
             return 64
         return super()._batch_size()
 
+    def _encoder(self) -> str | Callable:
+        if self.encoder != "auto":
+            return self.encoder
+        described: Any = describe(self.loss_network)
+        networks = described if isinstance(described, list) else [described]
+        of_paper = all(getattr(network, "network", None) == "alexnet" for network in networks)
+        return "image" if of_paper else "pretrained"
+
     def _lr(self) -> float:
         if self.lr == "auto":
-            return 1e-3 if self.encoder == "pretrained" else 3e-3
+            return 1e-3 if self._encoder() == "pretrained" else 3e-3
         return super()._lr()

@@ -22,7 +22,7 @@ class EncoderParameters(BaseEstimator):
 
     _parameter_constraints: ClassVar[dict[str, list]] = {
         "z": [Interval(Integral, 1, None, closed="left")],
-        "encoder": [StrOptions({*FEATURE_ENCODERS, *IMAGE_ENCODERS, *TRUNKS}), callable],
+        "encoder": [StrOptions({"auto", *FEATURE_ENCODERS, *IMAGE_ENCODERS, *TRUNKS}), callable],
         "loss_network": [str, os.PathLike, callable, LossNetwork, list, tuple],
         "max_epochs": [Interval(Integral, 1, None, closed="left")],
         "random_state": ["random_state"],
@@ -67,7 +67,7 @@ class EncoderParameters(BaseEstimator):
         self,
         z: int = 128,
         *,
-        encoder: str | Callable = "image",
+        encoder: str | Callable = "auto",
         loss_network: Any = "alexnet",
         max_epochs: int = 50,
         random_state: Any = None,
@@ -136,12 +136,17 @@ class EncoderParameters(BaseEstimator):
         estimator : object
             Not fitted yet.
         """
-        if parameters.get("encoder") == "features":
-            parameters["encoder"] = "paper-features"
+        papers = {"auto": "image", "features": "paper-features"}
+        encoder: Any = parameters.get("encoder", "auto")
+        parameters["encoder"] = encoder if callable(encoder) else papers.get(encoder, encoder)
         if isinstance(parameters.setdefault("loss_network", "alexnet"), str):
             described: Any = describe(parameters["loss_network"])
             parameters["loss_network"] = described.set_params(pool="flatten")
         return cls(z, **{**cls._PAPER_SETTINGS, **parameters})
+
+    def _encoder(self) -> str | Callable:
+        """Return the encoder's name, or what makes it."""
+        return "image" if self.encoder == "auto" else self.encoder
 
     def _batch_size(self) -> int:
         return 128 if self.batch_size == "auto" else int(self.batch_size)

@@ -20,7 +20,7 @@ from benchmarks.records import RESULTS, markdown_table, save_figure, write_text
 from benchmarks.report import convergence, figure
 from benchmarks.report.aggregate import Group, group_runs, read_runs
 from benchmarks.report.tables import MISSING, table_1, table_2, to_csv
-from benchmarks.splits import DATASETS
+from benchmarks.splits import get_dataset
 
 COMPARISON, CONVERGENCE = RESULTS / "comparison.jsonl", RESULTS / "convergence.jsonl"
 # Data sets of the user guide: what anyone can run offline.
@@ -90,7 +90,7 @@ def _sections(group: Group) -> list[str]:
 
 
 def _picture(group: Group) -> list[str]:
-    alt = f"{DATASETS[group.dataset].title}: {group.measure} against seconds per epoch"
+    alt = f"{get_dataset(group.dataset).title}: {group.measure} against seconds per epoch"
     return [f"![{alt}]({group.name}.png)"] if figure.trained(group).size else []
 
 

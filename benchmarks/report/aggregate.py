@@ -14,7 +14,14 @@ from benchmarks import paper
 from benchmarks.methods import METHODS, STYLES
 from benchmarks.probes import HIDDEN_LAYERS, layer_name
 from benchmarks.records import fingerprint, read_records
-from benchmarks.splits import BUDGETS, DATASETS, PIXELS_PER_UNIT, budget_settings, get_budget
+from benchmarks.splits import (
+    BUDGETS,
+    DATASETS,
+    PIXELS_PER_UNIT,
+    budget_settings,
+    get_budget,
+    get_dataset,
+)
 
 PRESETS = {"": "", "defaults": "", "paper": "paper settings"}
 
@@ -94,7 +101,7 @@ def describe_stride(stride: int) -> str:
 
 def _runs(record: Mapping, source: str) -> list[dict]:
     """Make the rows of a record: one, or two of the CNN."""
-    scale = PIXELS_PER_UNIT if DATASETS[record["dataset"]].task == "position" else 1
+    scale = PIXELS_PER_UNIT if get_dataset(record["dataset"]).task == "position" else 1
     probe, name, preset = record["probe"], record["procedure"], record["preset"] or ""
     z = record["z"]
     TITLES[name], PRESETS[preset]  # a KeyError for what is unknown
@@ -156,7 +163,7 @@ class Group(NamedTuple):
     @property
     def title(self) -> str:
         """Title of its section and figure."""
-        return f"{DATASETS[self.dataset].title}, budget {self.settings['budget']}"
+        return f"{get_dataset(self.dataset).title}, budget {self.settings['budget']}"
 
     @property
     def measure(self) -> str:
@@ -166,7 +173,7 @@ class Group(NamedTuple):
     @property
     def positions(self) -> bool:
         """Whether the test measure is a distance."""
-        return DATASETS[self.dataset].task == "position"
+        return get_dataset(self.dataset).task == "position"
 
     def describe(self) -> str:
         """Say what all numbers of the group have in common, and whether times can be compared."""
@@ -205,9 +212,14 @@ class Group(NamedTuple):
 
 
 def group_runs(runs: pd.DataFrame) -> list[Group]:
-    """Put runs of the same settings together, in the order of data sets and budgets."""
+    """Put runs of the same settings together, in the order of data sets and budgets.
+
+    The paper's data sets have a group even without runs.
+    """
     groups = []
-    for dataset in DATASETS:
+    ran = set(runs["dataset"])
+    known = [name for name in DATASETS if name in ran or name in paper.TABLE_2]
+    for dataset in [*known, *sorted(ran - set(DATASETS))]:
         own = runs[runs["dataset"] == dataset]
         nothing = budget_settings(dataset, get_budget(dataset, "small"))
         tables = [table for _, table in own.groupby("fingerprint")]

@@ -15,7 +15,7 @@ from benchmarks.records import fingerprint
 from benchmarks.report.aggregate import describe_stride, name_machine, read_numbered
 from benchmarks.report.figure import scale_logarithmically
 from benchmarks.report.tables import MISSING
-from benchmarks.splits import DATASETS
+from benchmarks.splits import get_dataset
 
 
 class Trial(NamedTuple):
@@ -36,7 +36,7 @@ class Trial(NamedTuple):
         """Title of its section and figure."""
         n_images = self.settings["n_unlabelled"]
         images = "all images" if n_images is None else f"{n_images:,} images"
-        return f"{DATASETS[self.dataset].title}, z = {self.z}, {images}"
+        return f"{get_dataset(self.dataset).title}, z = {self.z}, {images}"
 
 
 def read_trials(paths: Iterable[Path]) -> list[Trial]:

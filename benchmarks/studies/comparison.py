@@ -6,6 +6,7 @@ which `python -m benchmarks report` makes tables and figures. The same command g
 with the runs that are missing, and with --checkpoints after the last epoch of a run.
 
     python -m benchmarks comparison --dataset lunarlander --z 64 --repeats 2 --out out/mine.jsonl
+    python -m benchmarks comparison --dataset folder:photos --repeats 1 --out out/photos.jsonl
     python -m benchmarks report out/mine.jsonl
 
 --n-jobs computes runs side by side on one machine. For several machines, give each its own data
@@ -34,13 +35,17 @@ from benchmarks.probes import measure, probe_settings
 from benchmarks.records import RESULTS, describe_machine
 from benchmarks.splits import (
     BUDGETS,
-    DATASETS,
+    DATASET_HELP,
     Budget,
     Splits,
+    add_data_arguments,
     budget_settings,
+    dataset_name,
     get_budget,
+    get_dataset,
     load_splits,
     show_measure,
+    verify_settings,
 )
 from skfp import LossNetwork
 
@@ -82,7 +87,7 @@ def make_runs(
             "settings": budget_settings(dataset, budget),
         }
         run["parameters"] = get_parameters(run)
-        run["probe_settings"] = probe_settings(DATASETS[dataset].task)
+        run["probe_settings"] = probe_settings(get_dataset(dataset).task)
         if run not in runs:
             runs.append(run)
     return runs
@@ -107,7 +112,7 @@ def make_method(run: Mapping, **parameters: Any) -> Any:
     if method.trained:
         settings |= {"max_epochs": run["settings"]["max_epochs"], "verbose": verbose}
     if method.supervised:
-        settings["task"] = DATASETS[run["dataset"]].task
+        settings["task"] = get_dataset(run["dataset"]).task
     if run["procedure"] in PROCEDURES:
         settings |= parameters
     make = method.make_as_paper if run["preset"] == "paper" else method.make
@@ -161,7 +166,7 @@ def compute(
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
     add = parser.add_argument
-    add("--dataset", choices=DATASETS, required=True, help="which data set")
+    add("--dataset", type=dataset_name, metavar="NAME", required=True, help=DATASET_HELP)
     add("--out", type=Path, default=RESULTS / "comparison.jsonl", help="file of the records")
     what = f"which rows: all, {', '.join(METHODS)}"
     add(
@@ -193,7 +198,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--n-jobs", type=int, default=1, help="runs computed at the same time")
     add("--memory", type=Path, help="folder in which runs share features")
     add("--checkpoints", type=Path, help="folder in which procedures keep their last epoch")
-    add("--data-home", type=Path, help="where data sets are kept between runs")
+    add_data_arguments(parser)
 
 
 def main(args: argparse.Namespace) -> int:
@@ -205,13 +210,18 @@ def main(args: argparse.Namespace) -> int:
     if args.max_epochs:
         budget = budget._replace(max_epochs=args.max_epochs)
     procedures = METHODS if "all" in args.procedures else args.procedures
+    runs = make_runs(args.dataset, procedures, args.settings, args.z, args.repeats, budget)
+    for run in runs:
+        run["settings"] |= verify_settings(args.verify)
     return run_grid(
-        make_runs(args.dataset, procedures, args.settings, args.z, args.repeats, budget),
+        runs,
         partial(
             compute, verbose=int(args.n_jobs == 1), memory=args.memory and args.memory.resolve()
         ),
         args.out,
-        load=lambda _: load_splits(args.dataset, budget, data_home=args.data_home, n_jobs=-1),
+        load=lambda _: load_splits(
+            args.dataset, budget, data_home=args.data_home, n_jobs=-1, verify=args.verify
+        ),
         n_jobs=args.n_jobs,
         checkpoints=args.checkpoints,
         describe=show_measure,

@@ -20,14 +20,23 @@ import numpy as np
 from benchmarks.grid import run_grid
 from benchmarks.methods import PROCEDURES, check_not_interrupted, split_as_paper, train_as_paper
 from benchmarks.records import RESULTS, describe_machine
-from benchmarks.splits import BUDGETS, DATASETS, budget_settings, get_budget, load_split
+from benchmarks.splits import (
+    BUDGETS,
+    DATASET_HELP,
+    add_data_arguments,
+    budget_settings,
+    dataset_name,
+    get_budget,
+    load_split,
+    verify_settings,
+)
 from benchmarks.studies.comparison import get_parameters, make_method
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
     add = parser.add_argument
-    add("--dataset", choices=DATASETS, required=True, help="which data set")
+    add("--dataset", type=dataset_name, metavar="NAME", required=True, help=DATASET_HELP)
     add("--out", type=Path, default=RESULTS / "convergence.jsonl", help="file of the records")
     what = f"which curves: {', '.join(PROCEDURES)}"
     add(
@@ -39,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--budget", choices=BUDGETS, default="small", help="number of images")
     add("--images", type=int, help="number of images, in place of the budget's")
     add("--checkpoints", type=Path, help="folder in which procedures keep their last epoch")
-    add("--data-home", type=Path, help="where data sets are kept between runs")
+    add_data_arguments(parser)
 
 
 def main(args: argparse.Namespace) -> int:
@@ -50,6 +59,7 @@ def main(args: argparse.Namespace) -> int:
     names = ("budget", "n_unlabelled", "stride")
     settings = {name: budget_settings(args.dataset, budget)[name] for name in names}
     settings |= {"max_epochs": args.max_epochs, "patience": args.patience}
+    settings |= verify_settings(args.verify)
     runs = []
     for procedure in args.procedures:
         run = {
@@ -66,7 +76,12 @@ def main(args: argparse.Namespace) -> int:
         compute,
         args.out,
         load=lambda _: load_split(
-            args.dataset, "unlabelled", budget, data_home=args.data_home, n_jobs=-1
+            args.dataset,
+            "unlabelled",
+            budget,
+            data_home=args.data_home,
+            n_jobs=-1,
+            verify=args.verify,
         )[0],
         checkpoints=args.checkpoints,
         describe=lambda record: "best epoch {best_epoch} of {n_epochs}".format(

@@ -7,8 +7,13 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 
+from .._loss_network.efficientnet_lite import SameConv2d
 from .._loss_network.pretrained import make_pretrained
+
+# The pretrained trunk sees larger images at this shorter side, in pixels.
+MAX_SIDE = 96
 
 
 def residual_trunk(in_channels: int = 3) -> tuple[nn.Module, int]:
@@ -46,18 +51,67 @@ class ResidualBlock(nn.Module):
 
 
 def pretrained_trunk(in_channels: int = 3) -> tuple[nn.Module, int]:
-    """Make a network that begins with AlexNet's first two convolutions, and give its width.
+    """Make the first block of each stage of EfficientNet-Lite0, and give its width.
 
-    They are the layers of the paper's loss network, with its weights, which are trained on. Images
-    of 64 pixels become maps of 15, 7 and 4 pixels.
+    The weights are those of ImageNet, and are trained on. Without the other blocks, which only add
+    to the output of the first, little of the network's sense is lost and most of its cost.
     """
-    first, *others = make_pretrained("alexnet", "features.4", "default").layers
+    network: Any = make_pretrained("efficientnet_lite0", "stage6", "default").layers[0]
+    stem, *stages = network.children()
+    stem[0] = _adapt_channels(stem[0], in_channels)
+    blocks = nn.Sequential(stem, *(stage[0] for stage in stages))
+    for parent in [*blocks.modules()]:
+        for name, child in parent.named_children():
+            if isinstance(child, SameConv2d):
+                setattr(parent, name, _pad_evenly(child))
     trunk = nn.Sequential(
-        *(_adapt_channels(first, in_channels), *others, nn.BatchNorm2d(192)),
-        *(nn.Conv2d(192, 256, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(256)),
-        *(nn.ReLU(inplace=True), nn.AdaptiveAvgPool2d(4), nn.Flatten()),
+        *(Shrink(MAX_SIDE), Signed(), blocks),
+        *(nn.AdaptiveAvgPool2d(2), nn.Flatten()),
     )
-    return trunk, 256 * 4**2
+    return trunk.requires_grad_(True), 192 * 2**2
+
+
+def _pad_evenly(convolution: nn.Conv2d) -> nn.Conv2d:
+    """Copy a convolution that pads its input first, which costs a copy of it, to one that need not.
+
+    Its output moves by half a place, which training makes good.
+    """
+    copied = nn.Conv2d(
+        convolution.in_channels,
+        convolution.out_channels,
+        convolution.kernel_size[0],
+        convolution.stride[0],
+        convolution.kernel_size[0] // 2,
+        groups=convolution.groups,
+        device="meta",
+    )
+    copied.weight, copied.bias = convolution.weight, convolution.bias
+    return copied
+
+
+class Signed(nn.Module):
+    """Moves values from [0, 1] to [-1, 1], as EfficientNet-Lite0 was trained."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Map images to images of the same shape."""
+        return 2 * images - 1
+
+
+class Shrink(nn.Module):
+    """Resizes images whose shorter side is larger than `side` pixels to that side."""
+
+    def __init__(self, side: int) -> None:
+        super().__init__()
+        self.side = side
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Map images (b, channels, height, width) to smaller ones."""
+        height, width = images.shape[-2:]
+        shorter = min(height, width)
+        if shorter <= self.side:
+            return images
+        size = (round(height * self.side / shorter), round(width * self.side / shorter))
+        return F.interpolate(images, size=size, mode="bilinear", antialias=True)
 
 
 def _adapt_channels(convolution: Any, in_channels: int) -> nn.Module:

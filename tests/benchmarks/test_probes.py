@@ -6,8 +6,11 @@ from sklearn.dummy import DummyRegressor
 
 from benchmarks.probes import (
     HIDDEN_LAYERS,
+    draw_labelled,
     measure,
+    measure_probes,
     select_probe,
+    select_simple_probe,
     selected_probe,
     validation_losses,
 )
@@ -90,3 +93,35 @@ def test_scale_of_the_embedding_does_not_matter(search, positions):
 def test_unknown_task():
     with pytest.raises(ValueError, match=r"task must be one of \['class', 'position'\]"):
         select_probe(np.zeros((10, 2)), np.zeros(10), task="colour")
+
+
+@pytest.mark.parametrize("name", ["linear", "k-NN"])
+def test_simple_probes_read_out_what_is_simple(name, positions):
+    quadrant = (positions > 0) @ [1, 2]
+    for task, target in (("class", quadrant), ("position", positions)):
+        search = select_simple_probe(name, positions[:300], target[:300], task=task)
+        measured = measure(search, positions[300:600], target[300:600])
+        assert measured > 0.9 if task == "class" else measured < 0.1
+
+
+def test_more_labels_teach_more(positions, monkeypatch):
+    monkeypatch.setattr("benchmarks.probes.select_probe", lambda *args, **kwargs: search)
+    quadrant = (positions > 0) @ [1, 2]
+    embedding = np.concatenate([positions, np.random.default_rng(0).normal(size=(1200, 8))], axis=1)
+    search = select_simple_probe("linear", embedding, quadrant, task="class")
+    rows, test = slice(600), slice(600, None)
+    measured = measure_probes(
+        *(embedding[rows], quadrant[rows], embedding[test], quadrant[test]),
+        task="class",
+        n_labelled=(40, 600, 6000),
+    )
+    assert list(measured) == ["40", "600"]
+    for name in ("linear", "k-NN"):
+        assert measured["40"][name]["test"] < measured["600"][name]["test"]
+
+
+def test_labelled_images_are_drawn_class_by_class():
+    target = np.repeat([0, 1, 2], [60, 30, 10])
+    rows = draw_labelled(target, 20, random_state=1)
+    assert np.bincount(target[rows]).tolist() == [12, 6, 2]
+    assert len(set(rows)) == 20

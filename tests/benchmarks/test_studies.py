@@ -5,7 +5,15 @@ import pytest
 
 from benchmarks.__main__ import main
 from benchmarks.records import read_records, write_records
-from benchmarks.studies import encoders, engines, loss_networks, memory, study
+from benchmarks.studies import (
+    baselines,
+    encoders,
+    engines,
+    loss_networks,
+    memory,
+    small_images,
+    study,
+)
 
 
 def rerun_without(path, arguments, lost):
@@ -68,6 +76,72 @@ class TestStudy:
             for left in range(9)
         ]
         assert any((patch == inner).all() for patch in patches)
+
+
+class TestSmallImages:
+    def test_goes_on_with_what_is_missing(self, tmp_path, capsys):
+        path = tmp_path / "small_images.jsonl"
+        arguments = (
+            f"small_images --out {path} --datasets digits --seeds 0 --images 40 80 40 --z 4 "
+            "--max-epochs 1"
+        ).split()
+        assert main(arguments) == 0
+        assert "| Digits, 8 pixels" in capsys.readouterr().out
+        lost = {"method": "encoder", "resize": "tile"}.items()
+        (new,) = rerun_without(path, arguments, lambda record: record.items() >= lost)
+        assert new["training"]["n_epochs"] == 1
+        assert "80 labelled" in small_images.block(tmp_path)
+
+    def test_the_gain_is_taken_seed_by_seed(self):
+        records = [
+            {
+                "dataset": "digits",
+                "method": "frozen",
+                "resize": way,
+                "seed": seed,
+                "settings": {},
+                "accuracy": {"linear": accuracy + seed / 10, "mlp": accuracy},
+            }
+            for way, accuracy in (("auto", 0.75), ("tile", 0.5))
+            for seed in (0, 1)
+        ]
+        linear, _ = small_images.summary(records[:3])
+        assert (linear["auto"], linear["gain"]) == ([0.75], [0.25])
+        linear, mlp = small_images.summary(records)
+        assert linear["gain"] == pytest.approx([0.25, 0.25])
+        assert mlp["gain"] == [0.25, 0.25]
+
+
+class TestBaselines:
+    @pytest.mark.slow
+    def test_goes_on_with_what_is_missing(self, tmp_path, capsys):
+        pytest.importorskip("lightly")
+        path = tmp_path / "baselines.jsonl"
+        arguments = (
+            f"baselines --out {path} --dataset digits --seeds 0 --z 4 --encoder small --lr 1e-3 "
+            "--labels 100 --max-epochs 1 --label-epochs 1 --rows feature-prediction simclr labels"
+        ).split()
+        assert main(arguments) == 0
+        assert "| SimCLR" in capsys.readouterr().out
+        (new,) = rerun_without(path, arguments, lambda record: record["row"] == "simclr")
+        seconds = {r["row"]: r["training"]["seconds"] for r in read_records(path)}
+        assert seconds["feature-prediction"] <= seconds["simclr"]
+        assert set(new["measured"]["100"]) == {"linear", "k-NN", "MLP"}
+
+    def test_validation_chooses_the_learning_rate(self):
+        records = [
+            {
+                "row": "simclr",
+                "dataset": "digits",
+                "seed": 0,
+                "lr": lr,
+                "settings": {},
+                "training": {"seconds": 9},
+                "measured": {"100": {"linear": {"test": test, "validation": validation}}},
+            }
+            for lr, test, validation in ((1e-3, 0.5, 0.8), (3e-3, 0.75, 0.6))
+        ]
+        assert baselines.summary(records) == [{"row": "simclr", "tests": {"100": [0.5]}}]
 
 
 class TestLossNetworks:
