@@ -1,8 +1,10 @@
 """The private names of skfp that benchmarks use; nothing else in this package imports any."""
 
-from skfp._data import ImageSet, InputDecoder, Preprocess, Reading, as_array, check_images, kind_of
+from skfp._data import ImageSet, InputDecoder, Preprocess, Reading, check_images
 from skfp._features import FeatureExtractor, FeatureStore, PCAProjection
 from skfp._features.extractor import PROJECTION_SAMPLE
+from skfp._images.arrays import as_array
+from skfp._images.value_range import kind_of
 from skfp._loss_network import Inference, load_loss_network
 from skfp._loss_network.efficientnet_lite import efficientnet_lite0
 from skfp._networks import (

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from ._feature_prediction import FeaturePredictionEncoder
     from ._image_loader import ImageLoader
     from ._loss_network import LossNetwork, loss_networks
+    from ._onnx_encoder import OnnxEncoder
     from .displays import (
         ConvergenceDisplay,
         EmbeddingDisplay,
@@ -24,11 +25,14 @@ _MODULES = {
     "FeaturePredictionEncoder": "_feature_prediction",
     "ImageLoader": "_image_loader",
     "LossNetwork": "_loss_network",
+    "OnnxEncoder": "_onnx_encoder",
     "PerceptualAutoencoder": "_autoencoders",
     "PixelAutoencoder": "_autoencoders",
     "ReconstructionDisplay": "displays",
     "loss_networks": "_loss_network",
 }
+# Packages of the extra "train".
+_TRAIN = ("filelock", "safetensors", "skorch", "torch", "torchvision")
 __all__ = [
     "ConvergenceDisplay",
     "EmbeddingDisplay",
@@ -36,6 +40,7 @@ __all__ = [
     "FeaturePredictionEncoder",
     "ImageLoader",
     "LossNetwork",
+    "OnnxEncoder",
     "PerceptualAutoencoder",
     "PixelAutoencoder",
     "ReconstructionDisplay",
@@ -44,9 +49,17 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    # Data sets alone do not need torch, which takes seconds to import.
+    # OnnxEncoder, ImageLoader and data sets do without torch, which takes seconds to import.
     if name in _MODULES:
-        return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+        try:
+            return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+        except ModuleNotFoundError as error:
+            if error.name not in _TRAIN:
+                raise
+            raise ImportError(
+                f"skfp.{name} needs {error.name}: pip install 'skfp[train]'. OnnxEncoder and "
+                "ImageLoader work without it."
+            ) from error
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

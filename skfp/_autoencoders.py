@@ -10,6 +10,7 @@ from sklearn.utils import check_array, gen_batches
 from sklearn.utils.validation import check_is_fitted
 
 from ._base import BaseImageEncoder
+from ._data import encode
 from ._docs import fill_docstring
 from ._features import BATCH_SIZE
 from ._networks import Architecture
@@ -59,7 +60,7 @@ class ImageAutoencoder(BaseImageEncoder):
         with torch.no_grad():
             for rows in gen_batches(len(embedding), BATCH_SIZE):
                 decoded = decoder(embedding[rows].to(device, torch.float32))
-                items = state.format.encode(decoded)
+                items = encode(decoded, state.format)
                 images.append(items.to(embedding.device))
         return torch.cat(images) if is_tensor else torch.cat(images).numpy()
 

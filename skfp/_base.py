@@ -16,13 +16,16 @@ from sklearn.base import (
     _fit_context,
 )
 from sklearn.utils import gen_batches, metadata_routing
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 from torch.nn import functional as F
 
-from ._data import ImageSet, Reading, as_array, check_images, check_images_like, kind_of
+from ._data import ImageSet, Reading, check_images, check_images_like, restore_size
 from ._export import ExportMixin
 from ._features import BATCH_SIZE, compute_rows
 from ._fitting import fit_networks, fit_networks_to_batch
+from ._images.arrays import as_array
+from ._images.matching import check_columns, read_like
+from ._images.value_range import kind_of
 from ._loss_network import Inference, describe
 from ._networks import Architecture, fold_batch_norm
 from ._networks.encoders import takes_features
@@ -267,7 +270,7 @@ class BaseImageEncoder(
         errors = torch.cat(maps)
         if images.format.resize == "tile" and images.format.size != images.format.network_size:
             errors = F.interpolate(errors[:, None], images.format.network_size)
-            errors = images.format.restore_size(errors)[:, 0]
+            errors = restore_size(errors, images.format)[:, 0]
         return errors.numpy()
 
     def _decoded_features(self, decoded: torch.Tensor) -> torch.Tensor:
@@ -285,7 +288,7 @@ class BaseImageEncoder(
             pixels = (
                 pixels[:, :3] if pixels.shape[1] > 3 else pixels.mean(1, True).expand(-1, 3, -1, -1)
             )
-        return images.format.restore_size(pixels).permute(0, 2, 3, 1).clamp(0, 1).numpy()
+        return restore_size(pixels, images.format).permute(0, 2, 3, 1).clamp(0, 1).numpy()
 
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
         """Name the numbers of the embedding.
@@ -324,26 +327,17 @@ class BaseImageEncoder(
 
     def _check_images(self, X: Any, *, reset: bool = False) -> tuple[ImageSet, np.ndarray | None]:
         """Check images against those in fit, or find their format; return them and column names."""
-        resize = self._resize() if reset else self._state.format.resize
-        array = as_array(X, resize)
-        if not reset and array.ndim == 2 and array.shape == self._state.format.shape[:2]:
-            raise ValueError(
-                f"X has the shape {tuple(array.shape)} of one image in fit. Pass a single image as "
-                "X[None]."
-            )
-        # A stand-in of the same name: what fit has found so far must not reach the estimator.
-        columns: Any = type(type(self).__name__, (BaseEstimator,), {})() if reset else self
-        if array.ndim == 2:
-            # A table has names of columns; of one column of images they are not those of pixels.
-            is_table = hasattr(X, "columns") and len(X.columns) == array.shape[1]
-            rows = X if is_table or isinstance(X, np.ndarray | list) else array
-            validate_data(columns, rows, skip_check_array=True, reset=reset)
-        names = getattr(columns, "feature_names_in_", None)
-        kind = kind_of(X, array)
         if not reset:
-            return check_images_like(array, kind, self._state.format), names
+            images = ImageSet(*read_like(X, self._state.format, self))
+            return images, getattr(self, "feature_names_in_", None)
+        resize = self._resize()
+        array = as_array(X, resize)
+        # A stand-in of the same name: what fit has found so far must not reach the estimator.
+        columns: Any = type(type(self).__name__, (BaseEstimator,), {})()
+        check_columns(columns, X, array, reset=True)
         reading = Reading(self.image_shape, self.value_range, self.channels, resize)
-        return check_images(array, kind, reading), names
+        images = check_images(array, kind_of(X, array), reading)
+        return images, getattr(columns, "feature_names_in_", None)
 
     def _check_n_samples(self, n_images: int, has_validation_images: bool) -> None:
         if n_images < 2 and not has_validation_images:

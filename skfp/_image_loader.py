@@ -17,13 +17,13 @@ from PIL import Image, ImageColor
 from sklearn.base import BaseEstimator, TransformerMixin, _fit_context
 from sklearn.utils import gen_batches
 from sklearn.utils._param_validation import Interval, StrOptions
-from torch.utils.data import DataLoader
 
-from ._data.image_files import deep_pixels, load
-from ._data.pil import advice
-from ._data.sources import as_cells, encoded_image
-from ._data.value_range import check_value_range
+from ._images.image_files import deep_pixels, load
+from ._images.pil import advice
+from ._images.sources import as_cells, encoded_image
+from ._images.value_range import check_value_range
 from ._utils.sampling import evenly_spaced
+from ._utils.torch_types import is_torch
 
 _CHUNK = 64
 _NAMED = 3
@@ -334,7 +334,7 @@ class ImageLoader(  # type: ignore[call-arg]
 
 def _as_items(X: Any) -> Sequence[Any]:
     """Paths and images as a sequence, out of any container."""
-    if isinstance(X, DataLoader):
+    if is_torch(X, "utils.data.DataLoader"):
         raise TypeError("X is a DataLoader. Pass its data set: X.dataset.")
     if isinstance(X, str | os.PathLike | Image.Image) or encoded_image(X) is not None:
         raise ValueError(

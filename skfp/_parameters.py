@@ -12,7 +12,7 @@ import torch
 from sklearn.base import BaseEstimator
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 
-from ._data.formats import MIN_NETWORK_SIDE
+from ._images.formats import MIN_NETWORK_SIDE
 from ._loss_network import LossNetwork, describe
 from ._networks import FEATURE_ENCODERS, IMAGE_ENCODERS, TRUNKS
 

@@ -8,10 +8,14 @@ import onnxruntime
 import pytest
 import torch
 from sklearn.exceptions import NotFittedError
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.neural_network import MLPClassifier, MLPRegressor
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 import skfp
-from skfp import FeaturePredictionEncoder, PerceptualAutoencoder, PixelAutoencoder
+from skfp import FeaturePredictionEncoder, OnnxEncoder, PerceptualAutoencoder, PixelAutoencoder
 
 
 class TestTorch:
@@ -50,6 +54,15 @@ class TestTorch:
         np.testing.assert_allclose(
             embedding.detach().numpy(), encoder.transform(X), rtol=1e-4, atol=1e-5
         )
+
+    def test_takes_any_size_that_is_resized(self, noise):
+        encoder = PixelAutoencoder(z=2, max_epochs=1, resize=(72, 64), random_state=0)
+        module = encoder.fit(noise(6, 64, 64, 3)).to_torch()
+        for shape in ((64, 64), (72, 64), (30, 200)):
+            X = noise(3, *shape, 3)
+            np.testing.assert_allclose(
+                module(torch.from_numpy(X)).detach().numpy(), encoder.transform(X), atol=1e-5
+            )
 
     def test_folds_batch_norm_on_request(self, noise):
         encoder = PixelAutoencoder(z=2, max_epochs=1, random_state=0).fit(noise(6, 64, 64, 3))
@@ -180,3 +193,59 @@ def test_onnx_names_no_folder_of_this_machine(frames, tmp_path):
     encoder = PixelAutoencoder(z=2, max_epochs=1, random_state=0).fit(frames)
     encoder.to_onnx(path)
     assert os.path.dirname(skfp.__file__).encode() not in path.read_bytes()
+
+
+@pytest.fixture(scope="module")
+def encoder(frames):
+    """An encoder of uint8 frames."""
+    return PixelAutoencoder(z=4, max_epochs=1, random_state=0).fit(frames)
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+class TestHead:
+    """A scikit-learn model behind the encoder, in the same file."""
+
+    def run(self, encoder, head, frames, path):
+        encoder.to_onnx(path, head=head)
+        onnx.checker.check_model(path, full_check=True)
+        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        names = [output.name for output in session.get_outputs()]
+        return dict(zip(names, session.run(None, {"images": frames}), strict=True))
+
+    @pytest.mark.parametrize(
+        "classifier", [LogisticRegression(), MLPClassifier((8,), max_iter=20, random_state=0)]
+    )
+    def test_classes(self, encoder, frames, tmp_path, classifier):
+        y = np.array(["crash", "land"])[np.arange(len(frames)) % 2]
+        embedding = encoder.transform(frames)
+        head = make_pipeline(StandardScaler(), classifier).fit(embedding, y)
+
+        outputs = self.run(encoder, head, frames, tmp_path / "model.onnx")
+
+        assert outputs["label"].tolist() == head.predict(embedding).tolist()
+        np.testing.assert_allclose(
+            outputs["probabilities"], head.predict_proba(embedding), atol=1e-3
+        )
+
+    @pytest.mark.parametrize("n_axes", [1, 2])
+    @pytest.mark.parametrize("regressor", [Ridge(), MLPRegressor(max_iter=20, random_state=0)])
+    def test_positions(self, encoder, frames, tmp_path, regressor, n_axes):
+        embedding = encoder.transform(frames)
+        position = np.arange(2.0 * len(frames)).reshape(-1, 2)
+        head = make_pipeline(StandardScaler(), regressor)
+        head.fit(embedding, position if n_axes == 2 else position[:, 0])
+
+        outputs = self.run(encoder, head, frames, tmp_path / "model.onnx")
+
+        np.testing.assert_allclose(outputs["prediction"], head.predict(embedding), atol=1e-3)
+
+    def test_is_no_encoder(self, encoder, frames, tmp_path):
+        head = LogisticRegression().fit(encoder.transform(frames), np.arange(len(frames)) % 2)
+        encoder.to_onnx(tmp_path / "model.onnx", head=head)
+        with pytest.raises(ValueError, match="does not say how"):
+            OnnxEncoder(tmp_path / "model.onnx").fit()
+
+    def test_that_cannot_be_converted(self, encoder, tmp_path):
+        with pytest.raises(ValueError, match="skl2onnx cannot convert the head"):
+            encoder.to_onnx(tmp_path / "model.onnx", head=LogisticRegression())
+        assert not (tmp_path / "model.onnx").exists()

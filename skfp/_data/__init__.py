@@ -1,10 +1,9 @@
-"""Images in any accepted form, read batch by batch."""
+"""Images in any accepted form as tensors, read batch by batch."""
 
-from .formats import ImageFormat
-from .image_set import ImageSet, Reading, as_array, check_images, check_images_like
+from .._images.formats import ImageFormat
+from .decoding import encode, restore_size
+from .image_set import ImageSet, Reading, check_images, check_images_like
 from .preprocess import InputDecoder, Preprocess
-from .sources import Source
-from .value_range import kind_of
 
 __all__ = [
     "ImageFormat",
@@ -12,9 +11,8 @@ __all__ = [
     "InputDecoder",
     "Preprocess",
     "Reading",
-    "Source",
-    "as_array",
     "check_images",
     "check_images_like",
-    "kind_of",
+    "encode",
+    "restore_size",
 ]

@@ -7,7 +7,8 @@ import dataclasses
 import torch
 from torch import nn
 
-from .formats import ImageFormat
+from .._images.formats import ImageFormat
+from .decoding import decode, decode_any_size
 
 
 class Preprocess(nn.Module):
@@ -30,23 +31,27 @@ class InputDecoder(nn.Module):
 
     def __init__(self, format: ImageFormat) -> None:
         super().__init__()
-        if 0 in format.shape:  # of mixed sizes: those resized already
-            shape = (*format.network_size, format.stored_channels)
-            format = dataclasses.replace(format, shape=shape, image_shape=shape)
+        if format.dtype == "bool":
+            format = dataclasses.replace(format, low=0.0, high=1.0)
         self.format = format
 
     def forward(self, items: torch.Tensor) -> torch.Tensor:
         """Map (b, *format.shape) to (b, channels, height, width): uint8, or float32 in [0, 1]."""
-        if tuple(items.shape[1:]) != self.format.shape:
+        shape = tuple(items.shape[1:])
+        expected = self.format.shape
+        if self.format.takes_any_size:
+            free = self.format.size_axes
+            expected = tuple(shape[a] if a in free else n for a, n in enumerate(expected))
+        if shape != expected:
             raise ValueError(
                 f"Expected a batch of images of shape {self.format.shape}, as in fit, got a tensor "
                 f"of shape {tuple(items.shape)}."
             )
         if not self._takes(items.dtype):
             raise ValueError(f"Expected {self.dtype} images, as in fit, got {items.dtype}.")
-        if items.dtype == torch.bool:
-            items = items.to(torch.uint8) * 255
-        return self.format.decode(items)
+        if self.format.takes_any_size:
+            return decode_any_size(items, self.format)
+        return decode(items, self.format)
 
     def _takes(self, dtype: torch.dtype) -> bool:
         """Tell whether images are of the kind in fit, in any precision."""

@@ -14,8 +14,10 @@ import numpy as np
 import torch
 from sklearn.utils import gen_batches
 
-from .._data.sources import as_source, release_pages, to_device
+from .._data.tensors import to_device
+from .._images.sources import as_source, release_pages
 from .._utils.malloc import keep_freed_memory
+from .._utils.out import check_out
 
 # A processor's cache holds the activations of so many images; larger batches are slower on one.
 BATCH_SIZE = 128
@@ -65,7 +67,7 @@ def compute_rows(source: Any, function: Callable, n_values: int, *, out: Any = N
     """
     shape = (len(source), n_values)
     if out is not None:
-        rows = _check_out(out, shape)
+        rows = check_out(out, shape)
     elif math.prod(shape) * 4 <= MAX_BYTES_IN_MEMORY:
         rows = np.empty(shape, dtype=np.float32)
     else:
@@ -75,19 +77,6 @@ def compute_rows(source: Any, function: Callable, n_values: int, *, out: Any = N
             rows[batch] = function(source.read(batch)).cpu().numpy()
             release_pages(rows)
     return rows
-
-
-def _check_out(out: Any, shape: tuple[int, int]) -> Any:
-    expected = f"Expected a writeable array of shape {shape} and type float32"
-    if isinstance(out, torch.Tensor) or not (
-        hasattr(out, "shape") and hasattr(out, "dtype") and hasattr(out, "__setitem__")
-    ):
-        raise TypeError(f"out is a {type(out).__name__}. {expected}, such as a numpy.memmap.")
-    if tuple(out.shape) != shape or out.dtype != np.float32:
-        raise ValueError(f"out has shape {tuple(out.shape)} and type {out.dtype}. {expected}.")
-    if isinstance(out, np.ndarray) and not out.flags.writeable:
-        raise ValueError(f"out is read-only. {expected}; open a numpy.memmap with mode='r+'.")
-    return out
 
 
 def _array_on_disk(shape: tuple[int, int]) -> np.ndarray:

@@ -13,7 +13,7 @@ from sklearn.utils.validation import _num_samples, check_is_fitted
 from torch.utils.data import Dataset, Subset
 
 from .._base import BaseImageEncoder
-from .._data.sources import Source, as_source
+from .._images.sources import Source, as_source
 
 # Its hues differ and its lightness only rises, so colours remain distinct in grey.
 COLORMAP = "CMRmap"

@@ -18,7 +18,7 @@ from PIL import Image
 from sklearn.base import clone
 
 from skfp import FeaturePredictionEncoder
-from skfp._data.formats import layout_of_images
+from skfp._images.formats import layout_of_images
 
 Z = 2
 SIDES = (16, 20)

@@ -8,7 +8,9 @@ import torch
 from torch import nn
 
 from skfp import FeaturePredictionEncoder, PixelAutoencoder
-from skfp._data import Preprocess, Reading, as_array, check_images, check_images_like, kind_of
+from skfp._data import Preprocess, Reading, check_images, check_images_like
+from skfp._images.arrays import as_array
+from skfp._images.value_range import kind_of
 
 HEIGHT, WIDTH = 20, 28
 

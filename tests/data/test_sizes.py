@@ -13,7 +13,9 @@ from sklearn.datasets import load_digits
 from torch.nn import functional as F
 
 from skfp import FeaturePredictionEncoder, PixelAutoencoder
-from skfp._data import as_array, check_images, kind_of
+from skfp._data import check_images
+from skfp._images.arrays import as_array
+from skfp._images.value_range import kind_of
 
 pixels = functools.partial(PixelAutoencoder, z=3, max_epochs=1, batch_size=8, random_state=0)
 SIZES = [(2, 2), (2, 9), (3, 3), (4, 4), (5, 2), (8, 8), (9, 30), (16, 100), (63, 64), (79, 81)]

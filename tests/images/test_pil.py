@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from skfp import ImageLoader, PixelAutoencoder
-from skfp._data import as_array
+from skfp._images.arrays import as_array
 
 HEIGHT, WIDTH = 20, 30
 

@@ -14,12 +14,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
 from scipy.sparse import issparse
 from sklearn.utils import gen_batches
-from torch.utils.data import Dataset, IterableDataset
 
+from .._utils.torch_types import is_torch, to_numpy
 from .formats import layout_of_images
 from .pil import BACKGROUND, advice, open_image, to_array
 
@@ -139,7 +138,7 @@ class ItemSource(Source):
     """
 
     def __init__(self, items: Any, *, mixed_sizes: bool = False) -> None:
-        if isinstance(items, IterableDataset) or not hasattr(items, "__len__"):
+        if is_torch(items, "utils.data.IterableDataset") or not hasattr(items, "__len__"):
             raise ValueError(
                 f"X is a {type(items).__name__}, which cannot be indexed. Expected a map-style "
                 "data set with a length; give a stream to partial_fit in batches."
@@ -215,7 +214,7 @@ def image_of(item: Any) -> Any:
 
 def is_image(item: Any) -> bool:
     """Tell whether an item is an image in itself."""
-    if isinstance(item, np.ndarray | torch.Tensor):
+    if isinstance(item, np.ndarray) or is_torch(item, "Tensor"):
         return item.ndim >= 2 or item.dtype == object  # rows of a nested list
     return isinstance(item, Image.Image) or encoded_image(item) is not None
 
@@ -226,9 +225,9 @@ def image_array(item: Any, background: str = BACKGROUND) -> np.ndarray:
     if (encoded := encoded_image(image)) is not None:
         with open_image(encoded) as opened:
             return to_array(opened, background)
-    if isinstance(image, torch.Tensor):
-        image = image.detach().cpu()
-        return (image.float() if image.dtype == torch.bfloat16 else image).numpy()
+    if is_torch(image, "Tensor"):
+        # NumPy has no bfloat16.
+        return to_numpy(image.float() if str(image.dtype) == "torch.bfloat16" else image)
     if isinstance(image, Image.Image):
         return to_array(image, background)
     if isinstance(image, np.ndarray) and image.dtype == object and image.ndim:
@@ -277,7 +276,7 @@ def _shape_of(image: np.ndarray, mixed_sizes: bool) -> tuple[int, ...]:
     return (0, 0, image.shape[2]) if mixed_sizes else image.shape
 
 
-Rows = np.ndarray | torch.Tensor | Source
+Rows = Any  # an ndarray, a torch.Tensor or a Source
 
 
 def release_pages(array: Any) -> None:
@@ -305,14 +304,14 @@ def as_source(X: Any) -> Any:
     """Wrap X in a `Source` if it should be read in batches; return it as it is otherwise."""
     if isinstance(X, np.ndarray):
         return X if X.dtype == _computable(X.dtype) and _mapping(X) is None else ArraySource(X)
-    if isinstance(X, Dataset):
+    if is_torch(X, "utils.data.Dataset"):
         return ItemSource(X)
     return RowSource(X) if _reads_rows(X) else X
 
 
 def _reads_rows(X: Any) -> bool:
     # Tables have rows too, but each column has a type of its own.
-    if isinstance(X, torch.Tensor | Source) or issparse(X) or hasattr(X, "iloc"):
+    if isinstance(X, Source) or is_torch(X, "Tensor") or issparse(X) or hasattr(X, "iloc"):
         return False
     try:
         np.dtype(X.dtype)
@@ -340,26 +339,3 @@ def row_chunks(array: Rows) -> Iterator[slice]:
         return
     row_bytes = math.prod(array.shape[1:]) * array.dtype.itemsize
     yield from gen_batches(len(array), max(CHUNK_BYTES // max(row_bytes, 1), 1))
-
-
-def as_tensor(rows: np.ndarray | torch.Tensor) -> torch.Tensor:
-    """Make a tensor of rows in memory, copied only where torch cannot share them."""
-    if isinstance(rows, torch.Tensor):
-        return rows
-    # torch shares memory only with arrays that it may write to.
-    rows = np.require(rows, requirements=["C", "W"])
-    # C has several names for a type of one size, of which torch knows one.
-    rows = rows.view(rows.dtype.str)
-    # To NumPy, an axis of length one is in order whatever its stride; torch takes none below 0.
-    return torch.from_numpy(rows.copy() if min(rows.strides, default=0) < 0 else rows)
-
-
-def to_device(array: Rows, device: torch.device) -> torch.Tensor:
-    """Copy all rows to a device, chunk by chunk where they are not in memory."""
-    if not isinstance(array, Source):
-        return as_tensor(array).to(device)
-    like = torch.from_numpy(np.empty(0, array.dtype))
-    held = torch.empty(array.shape, dtype=like.dtype, device=device)
-    for rows in row_chunks(array):
-        held[rows] = as_tensor(array[rows]).to(device)
-    return held

@@ -21,9 +21,14 @@ def open_image(file: Any) -> Image.Image:
 
 
 def to_array(image: Image.Image, background: str = BACKGROUND) -> np.ndarray:
-    """Return the pixels of an image, (height, width) or (height, width, 3).
+    """Return the pixels of an image as `normalise` leaves it, of 2 axes or (height, width, 3)."""
+    return np.asarray(normalise(image, background))
 
-    The image is turned upright as its EXIF orientation says, transparent pixels show the
+
+def normalise(image: Image.Image, background: str = BACKGROUND) -> Image.Image:
+    """Return a copy of an image in grey or RGB.
+
+    It is turned upright as its EXIF orientation says, transparent pixels show the
     background, and 16-bit, 32-bit and float pixels keep their values. Pixels of mode "1" are bool.
     """
     image = ImageOps.exif_transpose(image)
@@ -35,7 +40,7 @@ def to_array(image: Image.Image, background: str = BACKGROUND) -> np.ndarray:
         image = image.convert("RGBA")
         canvas = Image.new("RGBA", image.size, background)
         image = Image.alpha_composite(canvas, image).convert("RGB")
-    return np.asarray(image.convert(_CONVERSIONS.get(image.mode, image.mode)))
+    return image.convert(_CONVERSIONS[image.mode]) if image.mode in _CONVERSIONS else image
 
 
 def advice(item: Any, error: Exception) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from .pil import open_image, to_array
+from .pil import normalise, open_image, to_array
 from .sources import encoded_image, image_array, image_of
 
 Range = tuple[float, float]
@@ -49,7 +49,10 @@ def load(
             if size is not None:
                 # Square, as the EXIF orientation may yet swap the sides.
                 opened.draft(mode, (2 * max(size), 2 * max(size)))
-            pixels = to_array(opened, background)
+            image = normalise(opened, background)
+        if image.mode in ("RGB", "L") and value_range is None:
+            return _fit(image, size, mode)
+        pixels = np.asarray(image)
     else:
         try:
             pixels = image_array(item, background)
@@ -66,8 +69,12 @@ def load(
         )
     image = Image.fromarray(_to_uint8(pixels, value_range, deep_range))
     if image.mode == "RGBA":
-        image = Image.fromarray(to_array(image, background))
-    image = image.convert(mode)
+        image = normalise(image, background)
+    return _fit(image, size, mode)
+
+
+def _fit(image: Image.Image, size: tuple[int, int] | None, mode: str) -> np.ndarray:
+    image = image if image.mode == mode else image.convert(mode)
     if size is not None:
         image = image.resize(size[::-1], Image.Resampling.BICUBIC)
     return np.asarray(image)

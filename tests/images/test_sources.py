@@ -12,11 +12,13 @@ import zarr
 from PIL import Image
 from torch.utils.data import IterableDataset, Subset, TensorDataset
 
-import skfp._data.sources
+import skfp._images.sources
 from skfp import FeaturePredictionEncoder, PixelAutoencoder
-from skfp._data import Source, as_array, check_images
-from skfp._data.sources import as_source, to_device
+from skfp._data import check_images
+from skfp._data.tensors import to_device
 from skfp._features import BATCH_SIZE
+from skfp._images.arrays import as_array
+from skfp._images.sources import Source, as_source
 
 N_IMAGES = 300
 
@@ -223,7 +225,7 @@ class TestReading:
         np.testing.assert_array_equal(read, images[[9, 1, 4, 10, 35, 39, 299]])
 
     def test_batches_alone_are_read(self, images, monkeypatch):
-        monkeypatch.setattr(skfp._data.sources, "CHUNK_BYTES", 50 * images[0].nbytes)
+        monkeypatch.setattr(skfp._images.sources, "CHUNK_BYTES", 50 * images[0].nbytes)
         rows = RowsOnly(images)
         encoder = PixelAutoencoder(z=2, max_epochs=1, batch_size=64).fit(rows)
         assert rows.slices.pop(0) == (0, 50)  # enough to tell the range of values
@@ -238,7 +240,7 @@ class TestReading:
         assert sum(stop - start for start, stop in rows.slices) == N_IMAGES
 
     def test_the_range_of_floats_is_found_chunk_by_chunk(self, images, monkeypatch):
-        monkeypatch.setattr(skfp._data.sources, "CHUNK_BYTES", 10 * images[0].size * 8)
+        monkeypatch.setattr(skfp._images.sources, "CHUNK_BYTES", 10 * images[0].size * 8)
         rows = RowsOnly(images / 255)
 
         check_images(as_array(rows), "float")
@@ -254,7 +256,7 @@ class TestReading:
 
     @pytest.mark.parametrize("dtype", [np.uint8, np.float16, np.uint16])
     def test_held_on_a_device(self, images, monkeypatch, dtype):
-        monkeypatch.setattr(skfp._data.sources, "CHUNK_BYTES", 1_000)
+        monkeypatch.setattr(skfp._images.sources, "CHUNK_BYTES", 1_000)
         source = as_source(RowsOnly(images.astype(dtype)))
 
         held = to_device(source, torch.device("cpu"))

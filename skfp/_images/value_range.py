@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
 
+from .._utils.torch_types import is_torch, to_numpy
 from .formats import ImageFormat
-from .sources import Rows, as_tensor, row_chunks
+from .sources import Rows, row_chunks
 
 Range = tuple[float, float]
 UINT8: Range = (0.0, 255.0)
@@ -21,7 +21,7 @@ SIGNED: Range = (-1.0, 1.0)
 # Images that use less of a usual range are stretched to their own.
 MIN_SHARE = 0.1
 _LITTLE_CONTRAST = 0.15
-_SAMPLE = 500_000
+_SAMPLE = 100_000
 _FEW = 0.05
 _ADVICE = "Pass value_range=(low, high), the values that stand for black and white in all images."
 
@@ -45,7 +45,7 @@ def kind_of(X: Any, array: Rows) -> str:
     "bool", "uint8", "int" or "float".
     """
     first = X[0] if isinstance(X, list | tuple) and len(X) else X
-    dtype = first.dtype if isinstance(first, torch.Tensor) else array.dtype
+    dtype = first.dtype if is_torch(first, "Tensor") else array.dtype
     stored = getattr(array, "stored_dtype", dtype)
     kind = getattr(stored, "name", str(stored)).removeprefix("torch.")
     if kind == "bool":
@@ -204,9 +204,10 @@ def _draw(chunk: Any, n: int, random: np.random.Generator) -> np.ndarray:
     images = chunk if isinstance(chunk, list) else [chunk]
     drawn = []
     for image in images:
-        flat = image.flatten() if isinstance(image, torch.Tensor) else image.reshape(-1)
-        places = random.integers(len(flat), size=max(n // len(images), 1))
-        drawn.append(as_tensor(flat[places]).cpu().numpy().astype(np.float64))
+        flat = image.reshape(-1)
+        if len(flat) > (n_places := max(n // len(images), 1)):
+            flat = flat[random.integers(len(flat), size=n_places)]
+        drawn.append(to_numpy(flat).astype(np.float64))
     return np.concatenate(drawn)
 
 
@@ -234,7 +235,7 @@ def span(array: Rows, enough: Range | None = None) -> tuple[float, float, np.nda
             # min and max propagate NaN, so one pass serves both purposes.
             chunk_low, chunk_high = float(chunk.min()), float(chunk.max())
         if not (math.isfinite(chunk_low) and math.isfinite(chunk_high)):
-            finite = [bool(as_tensor(image).isfinite().all()) for image in chunk]
+            finite = [bool(np.isfinite(to_numpy(image)).all()) for image in chunk]
             first = rows.start + (finite.index(False) if False in finite else 0)
             raise ValueError(
                 "Input X contains NaN or infinity. Images must be finite: repair or leave out "
@@ -256,7 +257,7 @@ def _usual_range(low: float, high: float, is_uint8: bool) -> Range | None:
 
 
 def _is_uint8(array: Rows) -> bool:
-    return array.dtype == (torch.uint8 if isinstance(array, torch.Tensor) else np.uint8)
+    return str(array.dtype).removeprefix("torch.") == "uint8"
 
 
 def _warn(message: str) -> None:

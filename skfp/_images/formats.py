@@ -7,9 +7,6 @@ import math
 import warnings
 from collections.abc import Sequence
 
-import torch
-from torch.nn import functional as F
-
 # Encoders and loss networks take images of this height and width or more.
 MIN_NETWORK_SIDE = 64
 MIN_SIDE = 2
@@ -61,8 +58,18 @@ class ImageFormat:
         if self.layout == "row":
             side = math.ceil(math.sqrt(self.image_shape[0]))
             return side, side
-        start = 1 if self.layout == "chw" else 0
-        return self.image_shape[start], self.image_shape[start + 1]
+        height, width = self.size_axes
+        return self.image_shape[height], self.image_shape[width]
+
+    @property
+    def size_axes(self) -> tuple[int, int]:
+        """Axes of an item that are height and width, unless it is flattened."""
+        return (1, 2) if self.layout == "chw" else (0, 1)
+
+    @property
+    def takes_any_size(self) -> bool:
+        """Whether images of any height and width are resized to `network_size`."""
+        return not isinstance(self.resize, str) and len(self.shape) > 1
 
     @property
     def network_size(self) -> tuple[int, int]:
@@ -92,85 +99,10 @@ class ImageFormat:
         """The values that are read as 0 and 1."""
         return (0.0, 255.0) if self.low is None or self.high is None else (self.low, self.high)
 
-    def decode(self, items: torch.Tensor) -> torch.Tensor:
-        """Read stored items as (b, channels, *network_size): uint8, or float32 in [0, 1]."""
-        images = self.to_batch(self.to_unit_scale(items))
-        if self.alpha == "composite":
-            pixels = images.to(torch.float32) / 255 if images.dtype == torch.uint8 else images
-            opacity = pixels[:, 3:]
-            images = pixels[:, :3] * opacity + (1 - opacity)  # on white
-        return self._resized(images[:, : self.channels])
-
-    def encode(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Turn images (b, 3 or channels, *network_size) in [0, 1] into items as they are stored."""
-        pixels = self.restore_size(pixels)
-        if self.channels == 1:
-            pixels = pixels.mean(dim=1, keepdim=True)
-        elif self.alpha:
-            pixels = torch.cat([pixels, torch.ones_like(pixels[:, :1])], dim=1)
-        if self.layout == "row":
-            items = pixels.flatten(1)[:, : self.image_shape[0]]
-        elif self.layout == "hw":
-            items = pixels[:, 0]
-        else:
-            items = pixels.permute(0, 2, 3, 1) if self.layout == "hwc" else pixels
-        if 0 not in self.shape:  # not of mixed sizes
-            items = items.reshape(len(items), *self.shape)
-        low, high = (0.0, 1.0) if self.dtype == "bool" else self.value_range
-        if self.dtype == "uint8":
-            return (items * (high - low) + low).round().to(torch.uint8)
-        return items * (high - low) + low
-
-    def to_unit_scale(self, items: torch.Tensor) -> torch.Tensor:
-        """Scale stored items to [0, 1] as float32; uint8 from 0 to 255 stays as it is."""
-        if self.low is None or self.high is None:
-            return items
-        if (self.low, self.high) == (0.0, 1.0):
-            # Copied: networks may work in place, and the memory is the user's.
-            scaled = items.to(torch.float32, copy=True)
-        else:
-            # In double precision: the user's range may lie outside float32's.
-            scaled = (items.to(torch.float64) - self.low) / ((self.high - self.low) or 1.0)
-            scaled = scaled.to(torch.float32)
-        return scaled.clamp(0, 1) if self.clip else scaled
-
-    def to_batch(self, items: torch.Tensor) -> torch.Tensor:
-        """Lay out stored items as ``(batch, stored channels, height, width)``."""
-        if self.layout == "row":
-            height, width = self.size
-            wrapped = torch.arange(height * width, device=items.device) % self.image_shape[0]
-            return items[:, wrapped].reshape(-1, 1, height, width)
-        items = items.reshape(-1, *self.image_shape)
-        if self.layout == "hw":
-            return items[:, None]
-        return items.permute(0, 3, 1, 2) if self.layout == "hwc" else items
-
-    def _resized(self, images: torch.Tensor) -> torch.Tensor:
-        height, width = self.network_size
-        if (height, width) == tuple(images.shape[-2:]):
-            return images
-        if self.resize == "tile":
-            times = (-(-height // images.shape[-2]), -(-width // images.shape[-1]))
-            return images.repeat(1, 1, *times)[..., :height, :width]
-        if images.dtype == torch.uint8:
-            images = images.to(torch.float32).div_(255)
-        return resize(images, (height, width))
-
-    def restore_size(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Undo the resizing of images (b, channels, *network_size)."""
-        if self.network_size == self.size or 0 in self.size:
-            return pixels
-        if self.resize == "tile":
-            return pixels[..., : self.size[0], : self.size[1]]
-        return resize(pixels, self.size)
-
-
-def resize(images: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """Resize float images (b, channels, height, width) bilinearly, antialiased when smaller."""
-    shrinks = size[0] < images.shape[-2] or size[1] < images.shape[-1]
-    # Contiguous, as torch rounds otherwise where channels come last in memory.
-    images = images.contiguous()
-    return F.interpolate(images, size=size, mode="bilinear", antialias=shrinks)
+    @property
+    def stored_range(self) -> tuple[float, float]:
+        """`value_range` in the user's array, where bool is False and True, not yet 0 and 255."""
+        return (0.0, 1.0) if self.dtype == "bool" else self.value_range
 
 
 def layout_of_images(shape: tuple[int, ...]) -> str:
