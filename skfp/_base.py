@@ -29,6 +29,7 @@ from ._networks.encoders import takes_features
 from ._parameters import EncoderParameters
 from ._saving import SavingMixin
 from ._state import FittedState
+from ._training import Clock
 from ._utils.devices import choose_device, on_device
 
 
@@ -101,17 +102,20 @@ class BaseImageEncoder(
         ------
         ValueError
             If X holds no images, or images that are not finite or too small, or the loss network
-            is unknown or cannot take images of that size; or, with `warm_start`, if parameters ask
+            is unknown or cannot take images of that size, or neither `max_epochs` nor
+            `max_seconds` limits training; or, with `warm_start`, if parameters ask
             for other networks than those of the earlier fit.
         """
+        clock = Clock(self.max_seconds)
         start = self._state if self.warm_start and self.__sklearn_is_fitted__() else None
+        self._check_limits()
         architecture = self._architecture()
         if start is not None:
             start.check_parameters(architecture, self._reading())
         images, names = self._check_images(X, reset=start is None)
         valid_images = None if X_val is None else _check_validation_images(X_val, images)
         self._check_n_samples(len(images), valid_images is not None)
-        self._state = fit_networks(self, architecture, images, names, valid_images, start)
+        self._state = fit_networks(self, architecture, images, names, valid_images, start, clock)
         return self
 
     @_fit_context(prefer_skip_nested_validation=True)

@@ -20,6 +20,7 @@ from ._networks import Architecture, Autoencoder
 from ._state import FittedState, Networks, make_criterion
 from ._training import (
     Checkpoint,
+    Clock,
     Steps,
     TrainingSet,
     digest,
@@ -45,6 +46,7 @@ def fit_networks(
     feature_names: np.ndarray | None,
     valid_images: ImageSet | None,
     start: FittedState | None,
+    clock: Clock,
 ) -> FittedState:
     """Extract features, project them, train encoder and decoder, and return the best epoch.
 
@@ -62,6 +64,8 @@ def fit_networks(
         For validation. None holds out a part of `images`.
     start : FittedState or None
         An earlier state, whose networks training begins with.
+    clock : Clock
+        Since the call of fit.
     """
     device = choose_device(estimator.device)
     drawn_seed = _draw_seed(estimator.random_state)
@@ -95,6 +99,7 @@ def fit_networks(
             valid,
             _step_settings(estimator, device, seed, seed_scope),
             max_epochs=estimator.max_epochs,
+            clock=clock,
             lr_schedule=estimator.lr_schedule,
             patience=estimator.patience,
             verbose=int(estimator.verbose),

@@ -1,6 +1,7 @@
 """Training with skorch: data set, net, schedule, best epoch, checkpoint."""
 
 from .checkpoint import Checkpoint, open_checkpoint
+from .clock import Clock
 from .dataset import TrainingSet
 from .fit import Steps, train_networks, train_one_pass
 from .history import completed_epochs, select_best_epoch
@@ -8,6 +9,7 @@ from .signature import differences, digest, fit_signature
 
 __all__ = [
     "Checkpoint",
+    "Clock",
     "Steps",
     "TrainingSet",
     "completed_epochs",

@@ -26,7 +26,7 @@ class AutoencoderNet(NeuralNet):
 
     def fit_loop(self, *args: Any, **kwargs: Any) -> NeuralNet:
         """Train; skorch hides what interrupts that, so it is noted here."""
-        self.interrupted_ = False
+        self.interrupted_ = self.ends_epoch_ = False
         try:
             return super().fit_loop(*args, **kwargs)
         except KeyboardInterrupt:
@@ -86,6 +86,8 @@ class AutoencoderNet(NeuralNet):
             total = total + step["loss"].detach() * len(batch[0])
             n_images += len(batch[0])
             self.notify("on_batch_end", batch=batch, training=training, **step)
+            if training and self.ends_epoch_:
+                break
         total, n_all = distributed.all_reduce([float(total), n_images], self.device)
         loss = total / n_all
         name = f"{prefix}_loss"
