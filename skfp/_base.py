@@ -29,7 +29,7 @@ from ._networks.encoders import takes_features
 from ._parameters import EncoderParameters
 from ._saving import SavingMixin
 from ._state import FittedState
-from ._training import Clock
+from ._training import CallbackSupportMixin, Clock, EpochTasks
 from ._utils.devices import choose_device, on_device
 
 
@@ -48,6 +48,7 @@ def _fitted(name: str) -> property:
 class BaseImageEncoder(
     SavingMixin,
     ExportMixin,
+    CallbackSupportMixin,
     ClassNamePrefixFeaturesOutMixin,
     TransformerMixin,
     EncoderParameters,
@@ -89,7 +90,7 @@ class BaseImageEncoder(
             batch, never whole; so is a map-style :class:`torch.utils.data.Dataset` of images or
             (image, ...) tuples.
         y : Ignored
-            Not used, present by convention.
+            Not used, except by callbacks of scikit-learn; see `set_callbacks`.
         X_val : array-like, default=None
             Images for validation. By default, a random `validation_fraction` of X is held out.
 
@@ -115,7 +116,12 @@ class BaseImageEncoder(
         images, names = self._check_images(X, reset=start is None)
         valid_images = None if X_val is None else _check_validation_images(X_val, images)
         self._check_n_samples(len(images), valid_images is not None)
-        self._state = fit_networks(self, architecture, images, names, valid_images, start, clock)
+        tasks = EpochTasks.begin(self, X, y)
+        self._state = fit_networks(
+            self, architecture, images, names, valid_images, start, clock, tasks
+        )
+        if tasks is not None:
+            tasks.end(self._state)
         return self
 
     @_fit_context(prefer_skip_nested_validation=True)

@@ -114,7 +114,8 @@ device : str or torch.device, default="auto"
 verbose : int, default=0
     0 is silent, 1 prints a line per epoch, 2 shows a progress bar in terminals and notebooks.
 callbacks : list of skorch.callbacks.Callback or None, default=None
-    Callbacks of the training.
+    Callbacks of the training. Those of scikit-learn, from its version 1.9 on, go to
+    `set_callbacks`: each epoch is a task of theirs.
 net_params : dict or None, default=None
     Further parameters of the :class:`skorch.NeuralNet` that trains, such as ``{{"compile": True}}``
     or ``{{"optimizer__weight_decay": 1e-4}}``. ``{{"autocast": False}}`` trains in float32 on a

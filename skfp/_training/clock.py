@@ -11,6 +11,7 @@ from skorch import NeuralNet
 from skorch.callbacks import Callback, LRScheduler
 
 from .._utils import distributed
+from .net import EndTraining
 
 # A forward pass alone takes about a third of a training step.
 _VALIDATION_STEP = 1 / 3
@@ -65,7 +66,7 @@ class Clock:
 
 
 class TimeLimit(Callback):
-    """End training when the clock will be up after one more validation, also within an epoch.
+    """End an epoch when the clock will be up after its validation.
 
     The learning rate is where the schedule has it at the share of steps that were made, or of time
     that has passed, whichever is larger.
@@ -92,10 +93,11 @@ class TimeLimit(Callback):
         """Measure steps and validation anew."""
         self.last_step_ = math.nan
         self.fastest_step_ = math.inf
-        self.end_of_epoch_ = math.nan  # seconds of validation and what follows
+        self.end_of_epoch_ = math.nan
 
     def on_epoch_begin(self, net: NeuralNet, **kwargs: Any) -> None:
-        """Count steps from the beginning of training."""
+        """Count steps from the beginning of training, and learn how long epochs take to end."""
+        self.end_of_epoch_ = self.clock.seconds - self.last_step_
         self.step_ = (len(net.history) - 1) * self.n_steps
 
     def on_batch_end(self, net: NeuralNet, training: bool, **kwargs: Any) -> None:
@@ -116,13 +118,11 @@ class TimeLimit(Callback):
         net.ends_epoch_ = self.clock.is_up
 
     def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
-        """Stop as skorch's own early stopping does, unless there is time for one more epoch."""
-        self.end_of_epoch_ = self.clock.seconds - self.last_step_
+        """Find out whether there is time for one more epoch."""
         if not self.clock.is_up:
-            self.clock.share(self.end_of_epoch_)
-        if not self.clock.is_up:
-            return
-        if self.step_ < self.n_steps:
+            so_far = self.clock.seconds - self.last_step_
+            self.clock.share(max(so_far, self._end_of_epoch()))
+        if self.clock.is_up and self.step_ < self.n_steps:
             warnings.warn(
                 f"max_seconds={self.clock.max_seconds:g} ended training before each image was seen "
                 f"once; {self.clock.training_began:.1f} s went into reading images and extracting "
@@ -131,12 +131,23 @@ class TimeLimit(Callback):
                 UserWarning,
                 stacklevel=2,
             )
-        raise KeyboardInterrupt
 
     def _end_of_epoch(self) -> float:
-        """Return the seconds from the last step to the end of the epoch."""
+        """Return how many seconds validation and what follows will take."""
         if not math.isnan(self.end_of_epoch_):
             return self.end_of_epoch_
         if math.isinf(self.fastest_step_):
             return 0.0  # the first step tells nothing, as it warms up
         return self.fastest_step_ * self.n_valid_steps * _VALIDATION_STEP
+
+
+class EndInTime(Callback):
+    """End training after the epoch in which time was up, when all others have dealt with it."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+
+    def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
+        """End training."""
+        if self.clock.is_up:
+            raise EndTraining

@@ -18,7 +18,7 @@ from .._networks import Autoencoder
 from .._utils import distributed
 from .._utils.malloc import keep_freed_memory
 from .checkpoint import Checkpoint, load_optimizer_state
-from .clock import Clock, TimeLimit
+from .clock import Clock, EndInTime, TimeLimit
 from .dataset import TrainingSet, collate
 from .net import AutoencoderNet
 from .progress import make_progress
@@ -112,11 +112,10 @@ def train_networks(
     # Progress comes before what may end training after an epoch, so that each epoch is shown.
     ours = make_progress(verbose, len(train), None if is_timed else max_epochs)
     ours += [schedule] if schedule else []
+    ours += [TimeLimit(clock, schedule, n_batches, n_valid_batches)] if is_timed else []
     ours += [StopWhenDiverged(), stopping]
     ours += [KeepBetterStart(stopping, valid)] if keep_start else []
     ours += [checkpoint]
-    # Last, so that the epoch in which time is up counts for all others and is in the checkpoint.
-    limit = [TimeLimit(clock, schedule, n_batches, n_valid_batches)] if is_timed else []
     net = _make_net(
         autoencoder,
         criterion,
@@ -124,7 +123,7 @@ def train_networks(
         len(train),
         max_epochs=epochs,
         train_split=predefined_split(valid.to(steps.device)),
-        callbacks=[*ours, *callbacks, *limit],
+        callbacks=[*ours, *callbacks, EndInTime(clock)],
     )
     epochs = 0 if clock.is_up else epochs - checkpoint.n_epochs
     return net.initialize().partial_fit(train.to(steps.device), y=None, epochs=epochs)

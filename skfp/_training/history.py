@@ -10,7 +10,6 @@ from skorch import NeuralNet
 from skorch.callbacks import EarlyStopping
 
 from .._utils import distributed
-from .clock import TimeLimit
 from .net import AutoencoderNet
 
 
@@ -101,9 +100,8 @@ def select_best_epoch(
 
 
 def _stopped_early(net: NeuralNet) -> bool:
-    """Tell whether a callback has ended training: it no longer improved, or time was up."""
+    """Tell whether a callback of skorch's has ended training because it no longer improved."""
     return any(
-        (isinstance(callback, EarlyStopping) and callback.misses_ >= callback.patience)
-        or (isinstance(callback, TimeLimit) and callback.clock.is_up)
+        isinstance(callback, EarlyStopping) and callback.misses_ >= callback.patience
         for _, callback in net.callbacks_
     )

@@ -12,6 +12,10 @@ from .._networks import Decoded, variational_term
 from .._utils import distributed
 
 
+class EndTraining(KeyboardInterrupt):
+    """Ends training as an interruption does, which is skorch's way, but because it is done."""
+
+
 class AutoencoderNet(NeuralNet):
     """Train an `Autoencoder`; losses are summed on the device.
 
@@ -29,8 +33,8 @@ class AutoencoderNet(NeuralNet):
         self.interrupted_ = self.ends_epoch_ = False
         try:
             return super().fit_loop(*args, **kwargs)
-        except KeyboardInterrupt:
-            self.interrupted_ = True
+        except KeyboardInterrupt as reason:
+            self.interrupted_ = not isinstance(reason, EndTraining)
             raise
 
     def infer(self, x: torch.Tensor, **fit_params: Any) -> Decoded:
