@@ -30,6 +30,7 @@ from ._parameters import EncoderParameters
 from ._saving import SavingMixin
 from ._state import FittedState
 from ._training import CallbackSupportMixin, Clock, EpochTasks
+from ._truncation import TruncationMixin
 from ._utils.devices import choose_device, on_device
 
 
@@ -48,6 +49,7 @@ def _fitted(name: str) -> property:
 class BaseImageEncoder(
     SavingMixin,
     ExportMixin,
+    TruncationMixin,
     CallbackSupportMixin,
     ClassNamePrefixFeaturesOutMixin,
     TransformerMixin,
