@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from ._feature_prediction import FeaturePredictionEncoder
     from ._image_loader import ImageLoader
     from ._loss_network import LossNetwork, loss_networks
+    from ._report import EncoderReport
     from .displays import (
         ConvergenceDisplay,
         EmbeddingDisplay,
@@ -20,6 +21,7 @@ __version__ = "0.2.0.dev0"
 _MODULES = {
     "ConvergenceDisplay": "displays",
     "EmbeddingDisplay": "displays",
+    "EncoderReport": "_report",
     "FeatureErrorDisplay": "displays",
     "FeaturePredictionEncoder": "_feature_prediction",
     "ImageLoader": "_image_loader",
@@ -32,6 +34,7 @@ _MODULES = {
 __all__ = [
     "ConvergenceDisplay",
     "EmbeddingDisplay",
+    "EncoderReport",
     "FeatureErrorDisplay",
     "FeaturePredictionEncoder",
     "ImageLoader",

@@ -27,6 +27,7 @@ from ._loss_network import describe
 from ._networks import Architecture, fold_batch_norm
 from ._networks.encoders import takes_features
 from ._parameters import EncoderParameters
+from ._report import ReportMixin
 from ._saving import SavingMixin
 from ._state import FittedState
 from ._training import CallbackSupportMixin, Clock, EpochTasks
@@ -50,6 +51,7 @@ class BaseImageEncoder(
     SavingMixin,
     ExportMixin,
     TruncationMixin,
+    ReportMixin,
     CallbackSupportMixin,
     ClassNamePrefixFeaturesOutMixin,
     TransformerMixin,

@@ -94,6 +94,7 @@ class TruncationMixin:
             architecture=state.architecture.replace(z=z),
             networks=networks._replace(encoder=encoder, decoder=decoder),
             validation_loss=None,
+            report=None,
             optimizer_state={},
         )
         return truncated
