@@ -11,7 +11,7 @@ import torch
 from sklearn.decomposition import PCA
 from sklearn.neighbors import NearestNeighbors
 from sklearn.utils import gen_batches
-from torch.nn import functional as F
+from torch import nn
 
 from .._features import BATCH_SIZE
 from .._loss_network import Inference
@@ -31,14 +31,12 @@ def measure(estimator: Any, images: Any) -> Numbers:
     z = estimator._n_features_out
     n_values = math.prod(state.format.input_shape) if is_pixels else state.n_features
     rows = evenly_spaced(len(images), max(MIN_IMAGES, min(MAX_IMAGES, MAX_VALUES // n_values)))
-    embedding, pixels, features, decoded, seconds = _compute(estimator, images, rows, is_pixels)
+    embedding, features, decoded, seconds = _compute(estimator, images, rows, is_pixels)
     projection = state.networks.projection
     if projection is None:  # half of the images finds the components, the other half is compared
         pca = PCA(min(z, len(rows) // 2, n_values), random_state=0).fit(features[::2])
         mean, basis = pca.mean_, pca.components_
-        embedding, pixels, features, decoded = (
-            values[1::2] for values in (embedding, pixels, features, decoded)
-        )
+        embedding, features, decoded = (v[1::2] for v in (embedding, features, decoded))
     else:
         mean, basis = projection.mean.numpy(), projection.basis[:z].numpy()
     components = (features - mean) @ basis.T
@@ -52,15 +50,15 @@ def measure(estimator: Any, images: Any) -> Numbers:
         "explained_variance_pca": _explained(features, components @ basis + mean),
         "neighbours": overlap(embedding),
         "neighbours_pca": overlap(components),
-        "neighbours_pixels": None if is_pixels else overlap(pixels),
+        "kurtosis": None if is_pixels else _kurtosis(state.networks.loss_network),
         "effective_rank": _effective_rank(embedding),
-        "speed": len(rows) / seconds[0],
-        "speed_loss_network": None if is_pixels else len(rows) / seconds[1],
+        "speed": float(len(rows) / seconds[0]),
+        "speed_loss_network": None if is_pixels else float(len(rows) / seconds[1]),
     }
 
 
 def _compute(estimator: Any, images: Any, rows: np.ndarray, is_pixels: bool) -> tuple[Any, ...]:
-    """Return embedding, pixels, features and decoded features, and seconds for two of them."""
+    """Return embedding, features and decoded features, and the seconds of the first two."""
     state, device = estimator._state, choose_device(estimator.device)
     encoder, decoder, _, loss_network, _ = state.networks
     embedder = on_device(state.embedder(fold_batch_norm(encoder)), device)
@@ -68,7 +66,7 @@ def _compute(estimator: Any, images: Any, rows: np.ndarray, is_pixels: bool) -> 
     if not is_pixels:
         network = on_device(loss_network, device)
         extract = Inference(network, len(rows)) if device.type == "cpu" else network
-    parts: list[list[np.ndarray]] = [[], [], [], []]
+    parts: list[list[np.ndarray]] = [[], [], []]
     seconds = np.zeros(2)
     with torch.inference_mode():
         for batch_rows in gen_batches(len(rows), BATCH_SIZE):
@@ -83,8 +81,7 @@ def _compute(estimator: Any, images: Any, rows: np.ndarray, is_pixels: bool) -> 
             seconds += between - start, time.perf_counter() - between
             decoded = decoder(embedding.to(device)).cpu()
             decoded = decoded if is_pixels else estimator._decoded_features(decoded)
-            small = F.adaptive_avg_pool2d(prepared, 16)
-            for part, values in zip(parts, (embedding, small, features, decoded), strict=True):
+            for part, values in zip(parts, (embedding, features, decoded), strict=True):
                 part.append(values.flatten(1).cpu().numpy())
     return *(np.concatenate(part) for part in parts), seconds
 
@@ -121,3 +118,13 @@ def _effective_rank(embedding: np.ndarray) -> float:
     values = np.linalg.svd(embedding - embedding.mean(axis=0), compute_uv=False)
     shares = values[values > 0] / max(values.sum(), 1e-12)
     return float(np.exp(-(shares * np.log(shares)).sum()))
+
+
+def _kurtosis(network: nn.Module) -> float | None:
+    """Return the excess kurtosis of weights, the median of all layers; None if there are none."""
+    found = []
+    for weights in network.parameters():
+        if weights.ndim > 1 and weights.numel() >= 1000 and weights.std() > 0:
+            standardised = (weights - weights.mean()) / weights.std()
+            found.append(float(standardised.pow(4).mean()) - 3)
+    return float(np.median(found)) if found else None

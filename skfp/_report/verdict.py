@@ -12,7 +12,7 @@ Numbers = dict[str, Any]
 # Where a number begins to mean something else. Shares are of 1.
 CLOSE = 0.02  # explained variances that differ by less are alike
 CLOSE_NEIGHBOURS = 0.05  # so are shares of neighbours
-LIKE_PIXELS = 0.6  # share of neighbours in the features that are neighbours in the pixels too
+RANDOM = 0.5  # excess kurtosis of weights: about 0 or less as drawn, several times as much trained
 RANK_LOW, RANK_FULL = 0.3, 0.8  # of z
 GAP = 0.25  # by which the validation loss exceeds the training loss
 FALL = 0.05  # of the validation loss in the last fifth of the epochs
@@ -64,13 +64,13 @@ ROWS: list[tuple[str, str, str, Callable[[Numbers], str], dict[str, str]]] = [
         },
     ),
     (
-        "neighbours_pixels",
-        "Neighbours in the features that are neighbours in the pixels",
-        "{neighbours_pixels:.0%}",
-        lambda n: "like" if n["neighbours_pixels"] > LIKE_PIXELS else "unlike",
+        "kurtosis",
+        "Kurtosis of the loss network's weights",
+        "{kurtosis:.1f}",
+        lambda n: "random" if n["kurtosis"] < RANDOM else "trained",
         {
-            "like": "The loss network adds little to pixels: take a deeper one, or its weights.",
-            "unlike": "Nothing to do: the loss network sees something else than pixels.",
+            "random": "Pass a pretrained network: weights drawn at random have 0 or less.",
+            "trained": "Nothing to do: the loss network has learned something.",
         },
     ),
     (
@@ -120,9 +120,8 @@ ROWS: list[tuple[str, str, str, Callable[[Numbers], str], dict[str, str]]] = [
 # What is wrong, in the order in which to mend it: the first that holds begins the verdict.
 PROBLEMS: list[tuple[Callable[[Numbers], bool], str]] = [
     (
-        lambda n: n["neighbours_pixels"] is not None and n["neighbours_pixels"] > LIKE_PIXELS,
-        "Choose another loss network: this one sees what pixels show, as one of random weights "
-        "does.",
+        lambda n: n["kurtosis"] is not None and n["kurtosis"] < RANDOM,
+        "Choose another loss network: the weights of this one look random.",
     ),
     (
         lambda n: n["gap"] is not None and n["gap"] > GAP,
@@ -147,9 +146,10 @@ class EncoderReport:
         - "n_images": held-out images that the numbers come from; "z": size of the embedding.
         - "explained_variance", "explained_variance_pca": share of the features' variance that
           the decoder explains, and that as many principal components explain.
-        - "neighbours", "neighbours_pca", "neighbours_pixels": how many of the 10 nearest
-          neighbours of an image by its features, as a share, are so by its embedding, by as many
-          principal components of the features, and by its pixels.
+        - "neighbours", "neighbours_pca": how many of the 10 nearest neighbours of an image by its
+          features, as a share, are so by its embedding, and by as many principal components of
+          the features.
+        - "kurtosis": excess kurtosis of the loss network's weights, the median of its layers.
         - "effective_rank": between 1 and z, how many numbers of the embedding differ; RankMe [1]_
           of the centred embedding.
         - "gap": by what share the validation loss of the best epoch exceeds its training loss.
