@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from ._image_loader import ImageLoader
     from ._loss_network import LossNetwork, loss_networks
     from ._onnx_encoder import OnnxEncoder
+    from ._report import EncoderReport
     from .displays import (
         ConvergenceDisplay,
         EmbeddingDisplay,
@@ -21,6 +22,7 @@ __version__ = "0.2.0.dev0"
 _MODULES = {
     "ConvergenceDisplay": "displays",
     "EmbeddingDisplay": "displays",
+    "EncoderReport": "_report",
     "FeatureErrorDisplay": "displays",
     "FeaturePredictionEncoder": "_feature_prediction",
     "ImageLoader": "_image_loader",
@@ -36,6 +38,7 @@ _TRAIN = ("filelock", "safetensors", "skorch", "torch", "torchvision")
 __all__ = [
     "ConvergenceDisplay",
     "EmbeddingDisplay",
+    "EncoderReport",
     "FeatureErrorDisplay",
     "FeaturePredictionEncoder",
     "ImageLoader",

@@ -30,8 +30,11 @@ from ._loss_network import Inference, describe
 from ._networks import Architecture, fold_batch_norm
 from ._networks.encoders import takes_features
 from ._parameters import EncoderParameters
+from ._report import ReportMixin
 from ._saving import SavingMixin
 from ._state import FittedState
+from ._training import CallbackSupportMixin, Clock, EpochTasks
+from ._truncation import TruncationMixin
 from ._utils.devices import choose_device, on_device
 
 # Of images of 64 pixels, as many as a processor's cache holds in a deep encoder.
@@ -53,6 +56,9 @@ def _fitted(name: str) -> property:
 class BaseImageEncoder(
     SavingMixin,
     ExportMixin,
+    TruncationMixin,
+    ReportMixin,
+    CallbackSupportMixin,
     ClassNamePrefixFeaturesOutMixin,
     TransformerMixin,
     EncoderParameters,
@@ -94,7 +100,7 @@ class BaseImageEncoder(
             batch, never whole; so is a map-style :class:`torch.utils.data.Dataset` of images or
             (image, ...) tuples.
         y : Ignored
-            Not used, present by convention.
+            Not used, except by callbacks of scikit-learn; see `set_callbacks`.
         X_val : array-like, default=None
             Images for validation. By default, a random `validation_fraction` of X is held out.
 
@@ -107,17 +113,25 @@ class BaseImageEncoder(
         ------
         ValueError
             If X holds no images, or images that are not finite or too small, or the loss network
-            is unknown or cannot take images of that size; or, with `warm_start`, if parameters ask
+            is unknown or cannot take images of that size, or neither `max_epochs` nor
+            `max_seconds` limits training; or, with `warm_start`, if parameters ask
             for other networks than those of the earlier fit.
         """
+        clock = Clock(self.max_seconds)
         start = self._state if self.warm_start and self.__sklearn_is_fitted__() else None
+        self._check_limits()
         architecture = self._architecture()
         if start is not None:
             start.check_parameters(architecture, self._reading())
         images, names = self._check_images(X, reset=start is None)
         valid_images = None if X_val is None else _check_validation_images(X_val, images)
         self._check_n_samples(len(images), valid_images is not None)
-        self._state = fit_networks(self, architecture, images, names, valid_images, start)
+        tasks = EpochTasks.begin(self, X, y)
+        self._state = fit_networks(
+            self, architecture, images, names, valid_images, start, clock, tasks
+        )
+        if tasks is not None:
+            tasks.end(self._state)
         return self
 
     @_fit_context(prefer_skip_nested_validation=True)

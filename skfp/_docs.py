@@ -43,8 +43,13 @@ loss_network : str, LossNetwork, path-like, torch.nn.Module, callable or list, d
     with its share of the loss.
 """,
     "max_epochs": """
-max_epochs : int, default=50
-    Maximum number of epochs.
+max_epochs : int or None, default=50
+    Maximum number of epochs. None is no limit but `max_seconds`.
+max_seconds : float or None, default=None
+    Seconds that fit may take, features and validation included; training ends in time, also within
+    an epoch, and the learning rate falls as time or `max_epochs` runs out, whichever is first.
+    ``max_seconds=600, max_epochs=None`` trains for ten minutes, unless `patience` ends it. How many
+    steps that makes depends on the machine, so such fits are not reproducible bit for bit.
 random_state : int, RandomState instance or None, default=None
     Determines initial weights, the held-out images and the order of batches. Pass an int for the
     same embedding in every fit, bit for bit on a CPU with the same number of threads.
@@ -77,7 +82,7 @@ lr : {lr_type}
     Learning rate of Adam; {lr}.
 lr_schedule : {{"one-cycle"}} or None, default={lr_schedule}
     "one-cycle" raises the learning rate to `lr` and then lowers it to almost zero over
-    `max_epochs`; None keeps it at `lr`, as the paper does.
+    `max_epochs`, or `max_seconds`; None keeps it at `lr`, as the paper does.
 augment : bool, default=False
     Whether the encoder gets each image flipped from left to right at random, and shifted by up to
     an eighth of its sides, in training; what it learns to predict stays that of the image itself.
@@ -111,7 +116,8 @@ device : str or torch.device, default="auto"
 verbose : int, default=0
     0 is silent, 1 prints a line per epoch, 2 shows a progress bar in terminals and notebooks.
 callbacks : list of skorch.callbacks.Callback or None, default=None
-    Callbacks of the training.
+    Callbacks of the training. Those of scikit-learn, from its version 1.9 on, go to
+    `set_callbacks`: each epoch is a task of theirs.
 net_params : dict or None, default=None
     Further parameters of the :class:`skorch.NeuralNet` that trains, such as ``{{"compile": True}}``
     or ``{{"optimizer__weight_decay": 1e-4}}``. ``{{"autocast": False}}`` trains in float32 on a

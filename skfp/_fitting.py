@@ -20,8 +20,11 @@ from ._networks import Architecture, Autoencoder
 from ._state import FittedState, Networks, make_criterion
 from ._training import (
     Checkpoint,
+    Clock,
+    EpochTasks,
     Steps,
     TrainingSet,
+    completed_epochs,
     digest,
     fit_signature,
     open_checkpoint,
@@ -45,6 +48,8 @@ def fit_networks(
     feature_names: np.ndarray | None,
     valid_images: ImageSet | None,
     start: FittedState | None,
+    clock: Clock,
+    tasks: EpochTasks | None,
 ) -> FittedState:
     """Extract features, project them, train encoder and decoder, and return the best epoch.
 
@@ -62,6 +67,10 @@ def fit_networks(
         For validation. None holds out a part of `images`.
     start : FittedState or None
         An earlier state, whose networks training begins with.
+    clock : Clock
+        Since the call of fit.
+    tasks : EpochTasks or None
+        For callbacks of scikit-learn.
     """
     device = choose_device(estimator.device)
     drawn_seed = _draw_seed(estimator.random_state)
@@ -88,6 +97,17 @@ def fit_networks(
         else:
             train = setup.training_set()
             valid = setup.validation_set(valid_images)
+        callbacks = [*(estimator.callbacks or ())]
+        if tasks is not None:
+            tasks.make_state = lambda net: setup.state(
+                estimator,
+                feature_names,
+                start,
+                networks=copy.deepcopy(setup.networks),
+                history=completed_epochs(net),
+                seed=seed,
+            )
+            callbacks.append(tasks)
         net = train_networks(
             setup.autoencoder(estimator.augment),
             setup.criterion(),
@@ -95,10 +115,11 @@ def fit_networks(
             valid,
             _step_settings(estimator, device, seed, seed_scope),
             max_epochs=estimator.max_epochs,
+            clock=clock,
             lr_schedule=estimator.lr_schedule,
             patience=estimator.patience,
             verbose=int(estimator.verbose),
-            callbacks=estimator.callbacks or (),
+            callbacks=callbacks,
             checkpoint=checkpoint,
             keep_start=start is not None,
         )
@@ -240,15 +261,16 @@ class _FitSetup:
         estimator: Any,
         feature_names: np.ndarray | None,
         start: FittedState | None,
+        networks: Networks | None = None,
         **outcome: Any,
     ) -> FittedState:
-        """Join the trained networks and the outcome of training to a fitted state."""
+        """Join networks, by default those that were trained, and an outcome to a fitted state."""
         return FittedState(
             format=self.images.format if start is None else start.format,
             feature_names=feature_names,
             architecture=self.architecture,
             n_features=self.n_features,
-            networks=self.networks.on_cpu(),
+            networks=(networks or self.networks).on_cpu(),
             batch_size=estimator._batch_size(),
             reading=estimator._reading(),
             **outcome,

@@ -24,7 +24,8 @@ class EncoderParameters(BaseEstimator):
         "z": [Interval(Integral, 1, None, closed="left")],
         "encoder": [StrOptions({"auto", *FEATURE_ENCODERS, *IMAGE_ENCODERS, *TRUNKS}), callable],
         "loss_network": [str, os.PathLike, callable, LossNetwork, list, tuple],
-        "max_epochs": [Interval(Integral, 1, None, closed="left")],
+        "max_epochs": [Interval(Integral, 1, None, closed="left"), None],
+        "max_seconds": [Interval(Real, 0, None, closed="neither"), None],
         "random_state": ["random_state"],
         "image_shape": [tuple, list, None],
         "value_range": [StrOptions({"auto"}), tuple, list],
@@ -69,7 +70,8 @@ class EncoderParameters(BaseEstimator):
         *,
         encoder: str | Callable = "auto",
         loss_network: Any = "alexnet",
-        max_epochs: int = 50,
+        max_epochs: int | None = 50,
+        max_seconds: float | None = None,
         random_state: Any = None,
         image_shape: Sequence[int] | None = None,
         value_range: str | Sequence[float] = "auto",
@@ -94,6 +96,7 @@ class EncoderParameters(BaseEstimator):
         self.encoder = encoder
         self.loss_network = loss_network
         self.max_epochs = max_epochs
+        self.max_seconds = max_seconds
         self.random_state = random_state
         self.image_shape = image_shape
         self.value_range = value_range
@@ -147,6 +150,12 @@ class EncoderParameters(BaseEstimator):
     def _encoder(self) -> str | Callable:
         """Return the encoder's name, or what makes it."""
         return "image" if self.encoder == "auto" else self.encoder
+
+    def _check_limits(self) -> None:
+        if self.max_epochs is None and self.max_seconds is None:
+            raise ValueError(
+                "max_epochs and max_seconds are None, and training would not end. Set one of them."
+            )
 
     def _batch_size(self) -> int:
         return 128 if self.batch_size == "auto" else int(self.batch_size)

@@ -76,6 +76,8 @@ class FittedState:
         The parameters `value_range`, `channels` and `resize`, which say how images are read.
     best_epoch, validation_loss
         None after `partial_fit`.
+    report : dict or None
+        Numbers of the last `report`.
     optimizer_state : dict of int to dict of str to Tensor
         Of each parameter, for the next `partial_fit`; empty after `fit`.
     """
@@ -91,6 +93,7 @@ class FittedState:
     reading: dict[str, Any]
     best_epoch: int | None = None
     validation_loss: float | None = None
+    report: dict[str, Any] | None = None
     optimizer_state: dict[int, Tensors] = dataclasses.field(default_factory=dict)
 
     @property
@@ -150,7 +153,7 @@ class FittedState:
                     for field in dataclasses.fields(self.architecture)
                 }
             ),
-            **{name: getattr(self, name) for name in _PLAIN},
+            **{name: getattr(self, name) for name in (*_PLAIN, "report")},
         }
         return values, flatten_tensors(tensors)
 
@@ -204,6 +207,7 @@ class FittedState:
                 int(parameter): state
                 for parameter, state in nest_tensors(groups["optimizer_state"]).items()
             },
+            report=values.get("report"),  # files of earlier versions have none
             **{name: values[name] for name in _PLAIN},
         )
 

@@ -27,6 +27,7 @@ from .._utils.tensor_file import (
     read_tensors,
     write_tensors,
 )
+from .clock import Clock
 
 FORMAT = 2
 _FILE = "checkpoint.safetensors"
@@ -61,9 +62,11 @@ class Checkpoint(Callback):
         """Number of epochs in the file."""
         return len(self.header.get("history", ()))
 
-    def keep(self, schedule: LRScheduler | None, stopping: EarlyStopping) -> None:
-        """Set the callbacks whose state is part of the checkpoint."""
-        self.schedule, self.stopping = schedule, stopping
+    def keep(self, schedule: LRScheduler | None, stopping: EarlyStopping, clock: Clock) -> None:
+        """Set the callbacks whose state is part of the checkpoint, and the clock, which goes on."""
+        self.schedule, self.stopping, self.clock = schedule, stopping, clock
+        if self.header:
+            clock.load_state_dict(self.header["clock"])
 
     def on_train_begin(self, net: NeuralNet, **kwargs: Any) -> None:
         """Restore the state in the file."""
@@ -133,6 +136,7 @@ class Checkpoint(Callback):
                 for group in adam["param_groups"]
             ],
             "schedule": None if self.schedule is None else self.schedule.lr_scheduler_.state_dict(),
+            "clock": self.clock.state_dict(),
             "stopping": {
                 "misses": self.stopping.misses_,
                 "best_epoch": self.stopping.best_epoch_,

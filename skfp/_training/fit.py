@@ -18,9 +18,13 @@ from .._networks import Autoencoder
 from .._utils import distributed
 from .._utils.malloc import keep_freed_memory
 from .checkpoint import Checkpoint, load_optimizer_state
+from .clock import Clock, EndInTime, TimeLimit
 from .dataset import TrainingSet, collate
 from .net import AutoencoderNet
 from .progress import make_progress
+
+# Epochs that only time ends.
+_NO_LIMIT = 2**31
 
 
 class StopWhenDiverged(Callback):
@@ -75,7 +79,8 @@ def train_networks(
     valid: TrainingSet,
     steps: Steps,
     *,
-    max_epochs: int,
+    max_epochs: int | None,
+    clock: Clock,
     lr_schedule: str | None,
     patience: int,
     verbose: int,
@@ -90,20 +95,24 @@ def train_networks(
     Other parameters are those of the estimators. Returns skorch's net, with its history.
     """
     schedule = None
+    is_timed = math.isfinite(clock.max_seconds)
+    n_batches, n_valid_batches = (-(-len(images) // steps.batch_size) for images in (train, valid))
+    epochs = _NO_LIMIT if max_epochs is None else max_epochs
     if lr_schedule == "one-cycle":
-        n_batches = -(-len(train) // steps.batch_size)
         schedule = LRScheduler(
             torch.optim.lr_scheduler.OneCycleLR,
             max_lr=steps.lr,
-            total_steps=n_batches * max_epochs + 1,
+            total_steps=n_batches * epochs + 1,
             step_every="batch",
             event_name=None,
         )
     stopping = EarlyStopping(patience=patience, threshold=0, load_best=True)
-    checkpoint.keep(schedule, stopping)
+    checkpoint.keep(schedule, stopping, clock)
+    clock.begin_training()
     # Progress comes before what may end training after an epoch, so that each epoch is shown.
-    ours = make_progress(verbose, len(train), max_epochs)
+    ours = make_progress(verbose, len(train), None if is_timed else max_epochs)
     ours += [schedule] if schedule else []
+    ours += [TimeLimit(clock, schedule, n_batches, n_valid_batches)] if is_timed else []
     ours += [StopWhenDiverged(), stopping]
     ours += [KeepBetterStart(stopping, valid)] if keep_start else []
     ours += [checkpoint]
@@ -112,11 +121,11 @@ def train_networks(
         criterion,
         steps,
         len(train),
-        max_epochs=max_epochs,
+        max_epochs=epochs,
         train_split=predefined_split(valid.to(steps.device)),
-        callbacks=[*ours, *callbacks],
+        callbacks=[*ours, *callbacks, EndInTime(clock)],
     )
-    epochs = max_epochs - checkpoint.n_epochs
+    epochs = 0 if clock.is_up else epochs - checkpoint.n_epochs
     return net.initialize().partial_fit(train.to(steps.device), y=None, epochs=epochs)
 
 

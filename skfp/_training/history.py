@@ -29,7 +29,7 @@ def completed_epochs(net: NeuralNet) -> list[dict[str, Any]]:
 
 
 def select_best_epoch(
-    net: AutoencoderNet, max_epochs: int, start: Any = None
+    net: AutoencoderNet, max_epochs: int | None, start: Any = None
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """List all epochs and find the one of the lowest validation loss.
 
@@ -37,8 +37,8 @@ def select_best_epoch(
     ----------
     net : AutoencoderNet
         After training.
-    max_epochs : int
-        How many epochs were asked for.
+    max_epochs : int or None
+        How many epochs were asked for, if that has a limit.
     start : FittedState or None
         Of the fit that this one continues.
 
@@ -80,10 +80,10 @@ def select_best_epoch(
         if not finite:
             raise ValueError(message)
     elif net.interrupted_ and not _stopped_early(net):
+        of_all = "" if max_epochs is None else f" of {len(earlier) + max_epochs}"
         message = (
-            f"Training was interrupted in epoch {len(earlier) + len(net.history)} of "
-            f"{len(earlier) + max_epochs}. The code that called fit goes on: interrupt again to "
-            "stop that too."
+            f"Training was interrupted in epoch {len(earlier) + len(net.history)}{of_all}. The "
+            "code that called fit goes on: interrupt again to stop that too."
         )
     if message:
         message += " The encoder is that of the best epoch so far."

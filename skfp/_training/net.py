@@ -12,6 +12,10 @@ from .._networks import Decoded, variational_term
 from .._utils import distributed
 
 
+class EndTraining(KeyboardInterrupt):
+    """Ends training as an interruption does, which is skorch's way, but because it is done."""
+
+
 class AutoencoderNet(NeuralNet):
     """Train an `Autoencoder`; losses are summed on the device.
 
@@ -26,11 +30,11 @@ class AutoencoderNet(NeuralNet):
 
     def fit_loop(self, *args: Any, **kwargs: Any) -> NeuralNet:
         """Train; skorch hides what interrupts that, so it is noted here."""
-        self.interrupted_ = False
+        self.interrupted_ = self.ends_epoch_ = False
         try:
             return super().fit_loop(*args, **kwargs)
-        except KeyboardInterrupt:
-            self.interrupted_ = True
+        except KeyboardInterrupt as reason:
+            self.interrupted_ = not isinstance(reason, EndTraining)
             raise
 
     def infer(self, x: torch.Tensor, **fit_params: Any) -> Decoded:
@@ -86,6 +90,8 @@ class AutoencoderNet(NeuralNet):
             total = total + step["loss"].detach() * len(batch[0])
             n_images += len(batch[0])
             self.notify("on_batch_end", batch=batch, training=training, **step)
+            if training and self.ends_epoch_:
+                break
         total, n_all = distributed.all_reduce([float(total), n_images], self.device)
         loss = total / n_all
         name = f"{prefix}_loss"

@@ -13,10 +13,11 @@ from tqdm import TqdmWarning
 from .._utils import distributed
 
 
-def make_progress(verbose: int, n_images: int, max_epochs: int) -> list[Callback]:
+def make_progress(verbose: int, n_images: int, max_epochs: int | None) -> list[Callback]:
     """Make the callbacks of a verbosity: 0 is silent, 1 prints lines, 2 shows a bar.
 
-    A log file gets lines instead of a bar, which only terminals and notebooks can redraw.
+    A log file gets lines instead of a bar, which only terminals and notebooks can redraw. Without
+    `max_epochs` the bar has no end.
     """
     if not verbose or not distributed.is_main():
         return []
@@ -31,7 +32,7 @@ def make_progress(verbose: int, n_images: int, max_epochs: int) -> list[Callback
 class Bar(Callback):
     """A bar over the images of all epochs, with losses, images per second and time left."""
 
-    def __init__(self, n_images: int, max_epochs: int) -> None:
+    def __init__(self, n_images: int, max_epochs: int | None) -> None:
         self.n_images = n_images
         self.max_epochs = max_epochs
 
@@ -42,13 +43,14 @@ class Bar(Callback):
             warnings.simplefilter("ignore", TqdmWarning)
             from tqdm.auto import tqdm
 
-        total = self.n_images * self.max_epochs
+        total = None if self.max_epochs is None else self.n_images * self.max_epochs
         self.bar_ = tqdm(total=total, unit=" images", unit_scale=True)
 
     def on_epoch_begin(self, net: Any, **kwargs: Any) -> None:
         """Move to the first image of the epoch: after a checkpoint, that is not the first one."""
         self.bar_.n = self.n_images * (len(net.history) - 1)
-        self.bar_.set_description(f"epoch {len(net.history)}/{self.max_epochs}")
+        of_all = "" if self.max_epochs is None else f"/{self.max_epochs}"
+        self.bar_.set_description(f"epoch {len(net.history)}{of_all}")
 
     def on_batch_end(self, net: Any, batch: Any, training: bool, **kwargs: Any) -> None:
         """Move by the images of a batch."""
