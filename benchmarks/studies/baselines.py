@@ -1,8 +1,8 @@
 """Feature prediction beside other embeddings of the same size, at equal seconds.
 
 Feature prediction trains first. Self-supervised methods then train the same encoder for the seconds
-that its whole fit took, features of the loss network included; each of three learning rates has a
-quarter of these seconds before, and a linear probe of held-out images chooses one. Networks trained
+that its whole fit took, features of the loss network included; each of three learning rates has an
+eighth of these seconds before, and a linear probe of held-out images chooses one. Networks trained
 on labels have only the labelled images; the loss on a fifth of a thousand of them chooses their
 learning rate. Linear, k-NN and MLP probes read the embeddings with several numbers of labels. Takes
 hours. Records go into the file --out, and a picture beside it. The same command goes on after a
@@ -60,11 +60,12 @@ class Setup(NamedTuple):
     loss_network: str = "photo"
     z: int = 128
     augment: bool = True
+    validation_fraction: float = 0.05
     label_epochs: int = 20
 
 
 SETUPS = {
-    "cifar10": Setup(Budget(20_000, 6_000, 5_000, max_epochs=8)),
+    "cifar10": Setup(Budget(20_000, 6_000, 5_000, max_epochs=16)),
     "fashion-mnist": Setup(Budget(12_000, 6_000, 5_000, max_epochs=8), z=64),
     # Where the lander is changes with a shift, and pooled features do not hold it.
     "lunarlander": Setup(
@@ -72,7 +73,7 @@ SETUPS = {
     ),
 }
 # For folders of one's own.
-OWN = Setup(Budget(12_000, 4_000, 4_000, max_epochs=30))
+OWN = Setup(Budget(12_000, 4_000, 4_000, max_epochs=30), validation_fraction=0.1)
 LOSS_NETWORKS: dict[str, Any] = {
     "photo": "photo",
     "stage3": LossNetwork("efficientnet_lite0", layer="stage3"),
@@ -95,7 +96,7 @@ ROWS = {
 ON_LABELS = {"fine-tuned": None, "labels-pretrained": "pretrained", "labels": "residual"}
 OWN_PREDICTIONS = "predictions"  # of networks trained on labels
 UNLIMITED = 10_000  # epochs, where seconds end training
-TUNING = 0.25  # of the seconds, for each learning rate
+TUNING = 0.125  # of the seconds, for each learning rate
 N_TIMED, REPEATS = 4096, 3  # images, and passes over them
 
 
@@ -217,6 +218,7 @@ def _feature_prediction(run: Mapping) -> FeaturePredictionEncoder:
         encoder="pretrained",
         loss_network=LOSS_NETWORKS[settings["loss_network"]],
         augment=settings["augment"],
+        validation_fraction=settings["validation_fraction"],
         max_epochs=settings["budget"]["max_epochs"],
         random_state=run["seed"],
     )
