@@ -9,7 +9,6 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from .._loss_network.efficientnet_lite import SameConv2d
 from .._loss_network.pretrained import make_pretrained
 
 # The pretrained trunk sees larger images at this shorter side, in pixels.
@@ -60,33 +59,11 @@ def pretrained_trunk(in_channels: int = 3) -> tuple[nn.Module, int]:
     stem, *stages = network.children()
     stem[0] = _adapt_channels(stem[0], in_channels)
     blocks = nn.Sequential(stem, *(stage[0] for stage in stages))
-    for parent in [*blocks.modules()]:
-        for name, child in parent.named_children():
-            if isinstance(child, SameConv2d):
-                setattr(parent, name, _pad_evenly(child))
     trunk = nn.Sequential(
         *(Shrink(MAX_SIDE), Signed(), blocks),
         *(nn.AdaptiveAvgPool2d(2), nn.Flatten()),
     )
     return trunk.requires_grad_(True), 192 * 2**2
-
-
-def _pad_evenly(convolution: nn.Conv2d) -> nn.Conv2d:
-    """Copy a convolution that pads its input first, which costs a copy of it, to one that need not.
-
-    Its output moves by half a place, which training makes good.
-    """
-    copied = nn.Conv2d(
-        convolution.in_channels,
-        convolution.out_channels,
-        convolution.kernel_size[0],
-        convolution.stride[0],
-        convolution.kernel_size[0] // 2,
-        groups=convolution.groups,
-        device="meta",
-    )
-    copied.weight, copied.bias = convolution.weight, convolution.bias
-    return copied
 
 
 class Signed(nn.Module):
