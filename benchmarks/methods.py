@@ -50,14 +50,15 @@ class LossNetworkFeatures:
     """Describe images by the features of a loss network."""
 
     def __init__(self, loss_network="alexnet", resize="auto"):
-        self.network = Inference(load_loss_network(loss_network), MANY)
+        network = load_loss_network(loss_network)
+        self.compute, self.side = Inference(network, MANY), network.side
         self.resize = resize
 
     @torch.inference_mode()
     def __call__(self, images) -> np.ndarray:
         """Return the features of uint8 images, (n, height, width, 3) or (n, height, width)."""
-        pixels = read_images(images, self.resize)
-        return self.network(Preprocess()(pixels.read(slice(None)))).numpy()
+        pixels = read_images(images, self.resize).enlarged(self.side)
+        return self.compute(Preprocess()(pixels.read(slice(None)))).numpy()
 
 
 class WhitenedPCA(TransformerMixin, BaseEstimator):

@@ -253,13 +253,18 @@ class BaseImageEncoder(
         """Yield batches of stored images, their features and the output of the decoder."""
         networks: list[Any] = [net and on_device(net, device) for net in self._state.networks]
         encoder, decoder, _, loss_network, _ = networks
-        preprocess, takes_features = self._state.preprocess, self._state.architecture.takes_features
+        preprocess, architecture = self._state.preprocess, self._state.architecture
+        shown = architecture.images_of_features(images, loss_network)
         for rows in gen_batches(len(images), BATCH_SIZE):
             batch = images.read(rows).to(device)
             with torch.inference_mode():
-                pixels = preprocess(batch)
-                features = None if loss_network is None else loss_network(pixels)
-                yield batch, features, decoder(encoder(features if takes_features else pixels))
+                inputs = preprocess(batch)
+                features = None
+                if loss_network is not None:
+                    own = inputs if shown is images else preprocess(shown.read(rows).to(device))
+                    features = loss_network(own)
+                inputs = features if architecture.takes_features else inputs
+                yield batch, features, decoder(encoder(inputs))
 
     def _feature_error_maps(self, X: Any) -> np.ndarray:
         """Squared error of decoded features, averaged over channels: (n, rows, columns)."""

@@ -287,6 +287,7 @@ class _FitSetup:
     def _extract(self, images: ImageSet) -> FeatureExtractor | None:
         if self.loss_network is None:
             return None
+        images = self.architecture.images_of_features(images, self.loss_network)
         extractor = FeatureExtractor.from_images(
             images, self.preprocess, self.loss_network, self.device, self.memory
         )
@@ -303,12 +304,12 @@ class _FitSetup:
         self, images: ImageSet, extractor: FeatureExtractor | None, rows: np.ndarray | None = None
     ) -> TrainingSet:
         rows = np.arange(len(images)) if rows is None else rows
-        inputs = images if extractor is None else extractor.source
+        stored = self.architecture.takes_features
+        inputs: Any = extractor.source if stored and extractor is not None else images
         if self.architecture.loss == "pixels" or extractor is None:
             return TrainingSet(inputs, images, rows)
         if self.networks.projection is not None:
             return TrainingSet(inputs, extractor.projected(self.networks.projection), rows)
-        stored = self.architecture.takes_features
         return TrainingSet(inputs, inputs if stored else extractor.features(), rows)
 
 

@@ -13,6 +13,7 @@ from sklearn.utils import gen_batches
 from torch import Tensor, fx, nn
 
 from .._utils.fingerprint import fingerprint_callable
+from .layers import Resize
 
 _BALANCING_BATCH = 16
 _ATTRIBUTES_OF_ANY_MODULE = vars(nn.Module()).keys()
@@ -61,6 +62,19 @@ class FrozenNetwork(nn.Module):
             f"The loss network {self.name!r} must turn {len(images)} images into a tensor of shape "
             f"({len(images)}, ...), got {found}."
         )
+
+    @property
+    def side(self) -> int | None:
+        """Shorter side in pixels that it resizes all images to; None if it takes them as they are.
+
+        That of several networks is the one they have in common.
+        """
+        network: Any = self.network
+        sides = {
+            next((layer.side for layer in one.modules() if isinstance(layer, Resize)), None)
+            for one in (network.networks if isinstance(network, JointNetwork) else [network])
+        }
+        return sides.pop() if len(sides) == 1 else None
 
     def maps_shape(self, image_size: tuple[int, int]) -> tuple[int, ...]:
         """Find the shape of an image's features, for most networks (channels, rows, columns)."""

@@ -86,6 +86,16 @@ class Architecture:
         """Whether the encoder's input is features instead of images."""
         return takes_features(self.encoder)
 
+    def images_of_features(self, images: Any, loss_network: Any) -> Any:
+        """Return the images as the loss network gets them: not enlarged twice.
+
+        But features that are the encoder's input, or are compared with those of decoded images, are
+        those of the images that all networks get.
+        """
+        if loss_network is None or self.loss != "features" or self.takes_features:
+            return images
+        return images.enlarged(loss_network.side)
+
     def replace(self, **changes: Any) -> Architecture:
         """Return a copy with other values."""
         return dataclasses.replace(self, **changes)

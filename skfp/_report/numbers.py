@@ -66,12 +66,13 @@ def _compute(estimator: Any, images: Any, rows: np.ndarray, is_pixels: bool) -> 
     if not is_pixels:
         network = on_device(loss_network, device)
         extract = Inference(network, len(rows)) if device.type == "cpu" else network
+    shown = state.architecture.images_of_features(images, loss_network)
     parts: list[list[np.ndarray]] = [[], [], []]
     seconds = np.zeros(2)
     with torch.inference_mode():
         for batch_rows in gen_batches(len(rows), BATCH_SIZE):
             batch = images.read(rows[batch_rows]).to(device)
-            prepared = state.preprocess(batch)
+            prepared = state.preprocess(shown.read(rows[batch_rows]).to(device))
             if not parts[0]:  # what happens once is no part of the speed
                 embedder(batch), extract and extract(prepared)
             start = time.perf_counter()

@@ -12,7 +12,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from torch.nn import functional as F
 
-from skfp import FeaturePredictionEncoder, PixelAutoencoder
+from skfp import FeaturePredictionEncoder, LossNetwork, PixelAutoencoder
 from skfp._data import check_images
 from skfp._images.arrays import as_array
 from skfp._images.value_range import kind_of
@@ -331,3 +331,26 @@ class TestMixed:
         np.testing.assert_array_equal(again.transform(mixed), encoder.transform(mixed))
         assert encoder.score(mixed[:3]) == pytest.approx(-encoder.validation_loss_, rel=1e-4)
         encoder.partial_fit(mixed)
+
+
+@pytest.mark.parametrize("encoder", ["small", "features"])
+def test_the_loss_network_gets_small_images_enlarged_once(noise, encoder):
+    """Encoders of features get them of the images that all networks get, also in transform."""
+    X = noise(5, 32, 32, 3)
+    seen = []
+
+    def average(images):
+        seen.append(images)
+        return F.avg_pool2d(images, 32)
+
+    network = LossNetwork(average, resize=128)
+    fitted = FeaturePredictionEncoder(2, encoder=encoder, loss_network=network, max_epochs=1).fit(X)
+    n_in_fit = len(seen)
+    fitted.score(X)
+
+    images = torch.from_numpy(X).permute(0, 3, 1, 2) / 255
+    if encoder == "features":
+        images = F.interpolate(images, size=64, mode="bilinear")
+    expected = F.interpolate(images, size=128, mode="bilinear")
+    for batch in (seen[n_in_fit - 1], seen[-1]):
+        torch.testing.assert_close(batch, expected, rtol=0, atol=1e-6)
