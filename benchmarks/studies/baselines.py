@@ -65,8 +65,8 @@ class Setup(NamedTuple):
 
 
 SETUPS = {
-    "cifar10": Setup(Budget(20_000, 6_000, 5_000, max_epochs=16)),
-    "fashion-mnist": Setup(Budget(12_000, 6_000, 5_000, max_epochs=8), z=64),
+    "cifar10": Setup(Budget(20_000, 6_000, 5_000, max_epochs=8)),
+    "fashion-mnist": Setup(Budget(12_000, 6_000, 5_000, max_epochs=5), z=64),
     # Where the lander is changes with a shift, and pooled features do not hold it.
     "lunarlander": Setup(
         Budget(12_000, 9_000, 2_250, stride=10, max_epochs=8), "stage3", z=64, augment=False
