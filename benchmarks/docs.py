@@ -20,7 +20,16 @@ from pathlib import Path
 
 from benchmarks import demo, report
 from benchmarks.records import RESULTS, read_records, save_figure
-from benchmarks.studies import encoders, engines, loss_networks, memory, small_images, speed, study
+from benchmarks.studies import (
+    baselines,
+    encoders,
+    engines,
+    loss_networks,
+    memory,
+    small_images,
+    speed,
+    study,
+)
 
 ROOT = Path(__file__).parents[1]
 
@@ -29,6 +38,8 @@ BLOCKS: dict[str, Callable[[Path], str]] = {
     "demo": demo.block,
     "study": study.block,
     "defaults": partial(study.block, name="defaults"),
+    "embeddings": baselines.short_block,
+    "baselines": baselines.block,
     "when-it-pays": loss_networks.short_block,
     "loss-networks": loss_networks.block,
     "comparison": report.block,
@@ -41,6 +52,7 @@ BLOCKS: dict[str, Callable[[Path], str]] = {
 }
 # Pictures that are drawn from records alone; that of the demo needs its frames.
 PICTURES = {
+    "baselines": baselines.draw,
     "study": study.draw,
     "loss_networks": loss_networks.draw,
     "speed": lambda records: speed.draw(*records),

@@ -52,6 +52,7 @@ def _fit(options: argparse.Namespace) -> int:
         options.z,
         loss_network=options.loss_network,
         max_epochs=options.max_epochs,
+        max_seconds=options.max_seconds,
         random_state=options.random_state,
         checkpoint_dir=part,
         verbose=1,
@@ -125,10 +126,11 @@ def _parser() -> argparse.ArgumentParser:
 
     fit = command("fit", _fit, "Train an encoder on the images of a folder.")
     fit.add_argument("--out", type=Path, required=True, help="ONNX file to write")
-    fit.add_argument("--size", type=int, default=64, help="sides of the images in pixels (64)")
+    fit.add_argument("--size", type=int, default=96, help="sides of the images in pixels (96)")
     fit.add_argument("--z", type=int, default=128, help="numbers per image (128)")
-    fit.add_argument("--loss-network", default="alexnet", help="name of a loss network (alexnet)")
-    fit.add_argument("--max-epochs", type=int, default=50, help="epochs at most (50)")
+    fit.add_argument("--loss-network", default="photo", help="name of a loss network (photo)")
+    fit.add_argument("--max-epochs", type=int, default=30, help="epochs at most (30)")
+    fit.add_argument("--max-seconds", type=float, help="seconds at most (as many as it takes)")
     fit.add_argument("--random-state", type=int, default=0, help="seed (0)")
 
     embed = command("embed", _embed, "Embed the images of a folder, without torch.")

@@ -118,6 +118,14 @@ def test_embeds_a_folder(python, folder, tmp_path):
     assert "pip install pyarrow" in refused.stderr
 
 
-def test_estimators_say_what_they_need(python):
-    done = python("-c", "from skfp import FeaturePredictionEncoder")
+@pytest.mark.parametrize(
+    "code",
+    [
+        "from skfp import FeaturePredictionEncoder",
+        "from skfp.datasets import fetch_stl10; fetch_stl10()",
+        "from skfp.datasets import fetch_cifar10; fetch_cifar10(data_home='nothing')",
+    ],
+)
+def test_what_needs_torch_says_so(python, code):
+    done = python("-c", code)
     assert "pip install 'skfp[train]'" in done.stderr.splitlines()[-1]

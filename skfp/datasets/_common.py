@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import gzip
 import hashlib
 import os
 import shutil
 import tarfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -97,9 +98,19 @@ def load_published(
     )
 
 
+@contextlib.contextmanager
+def importing_torchvision() -> Iterator[None]:
+    """Say which extra brings torchvision, if it is not there."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise ImportError("This data set needs torchvision: pip install 'skfp[train]'.") from error
+
+
 def _download(resources: Sequence[tuple[str, str]], folder: Path) -> None:
     """Download and unpack into a folder, where files appear only when all are complete."""
-    from torchvision.datasets.utils import download_url
+    with importing_torchvision():
+        from torchvision.datasets.utils import download_url
 
     folder.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=folder) as part:

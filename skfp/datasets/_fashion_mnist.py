@@ -10,7 +10,7 @@ import numpy as np
 from sklearn.utils import Bunch
 from sklearn.utils._param_validation import StrOptions, validate_params
 
-from ._common import PARAMETERS, load_published
+from ._common import PARAMETERS, importing_torchvision, load_published
 
 _DESCR = """\
 grey images of 28 x 28 pixels, of Zalando's articles in 10 classes.
@@ -81,7 +81,8 @@ def fetch_fashion_mnist(
     >>> data.images.shape  # doctest: +SKIP
     (10000, 28, 28)
     """
-    from torchvision.datasets import FashionMNIST
+    with importing_torchvision():
+        from torchvision.datasets import FashionMNIST
 
     prefix = {"train": "train", "test": "t10k"}[subset]
     checksums = {name: md5 for name, md5 in _MD5.items() if name.startswith(prefix)}

@@ -9,7 +9,7 @@ import numpy as np
 from sklearn.utils import Bunch
 from sklearn.utils._param_validation import StrOptions, validate_params
 
-from ._common import PARAMETERS, load_published
+from ._common import PARAMETERS, importing_torchvision, load_published
 
 _DESCR = """\
 colour images of 96 x 96 pixels, cut out of ImageNet. The train and test parts are of 10
@@ -71,7 +71,8 @@ def fetch_stl10(
     >>> data.images.shape  # doctest: +SKIP
     (5000, 96, 96, 3)
     """
-    from torchvision.datasets import STL10
+    with importing_torchvision():
+        from torchvision.datasets import STL10
 
     class Part(STL10):
         # torchvision's own check needs the files of all parts, and reads 3 GB.

@@ -9,7 +9,7 @@ import numpy as np
 from sklearn.utils import Bunch
 from sklearn.utils._param_validation import StrOptions, validate_params
 
-from ._common import PARAMETERS, load_published
+from ._common import PARAMETERS, importing_torchvision, load_published
 
 _DESCR = """\
 colour images of 32 x 32 pixels, each centred on one digit of a house number. Targets
@@ -71,7 +71,8 @@ def fetch_svhn(
     >>> data.images.shape  # doctest: +SKIP
     (26032, 32, 32, 3)
     """
-    from torchvision.datasets import SVHN
+    with importing_torchvision():
+        from torchvision.datasets import SVHN
 
     class Part(SVHN):
         def _check_integrity(self) -> bool:
