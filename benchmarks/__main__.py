@@ -31,6 +31,10 @@ COMMANDS = {
         "small images resized or tiled (30 minutes)",
     ),
     "baselines": ("benchmarks.studies.baselines", "other embeddings at equal seconds (hours)"),
+    "photographs": (
+        "benchmarks.studies.photographs",
+        "fit and transform of images of 224 pixels (10 minutes)",
+    ),
     "encoders": ("benchmarks.studies.encoders", "arithmetic and speed of encoders (seconds)"),
     "memory": ("benchmarks.studies.memory", "peak memory of many images (1 hour)"),
     "engines": ("benchmarks.studies.engines", "what a second process brings (10 minutes)"),

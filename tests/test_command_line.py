@@ -186,7 +186,7 @@ def test_fit_writes_an_encoder(frames, tmp_path, monkeypatch, capsys):
     photos.mkdir()
     for number, frame in enumerate(frames):
         Image.fromarray(frame).save(photos / f"{number:02}.png")
-    options = "--z 5 --max-epochs 1 --n-jobs 1 --size 64 --loss-network alexnet".split()
+    options = ["--z", "5", "--size", "64", "--loss-network", "alexnet", "--max-epochs", "1"]
 
     assert main(["fit", str(photos), "--out", str(out), *options]) == 0
 

@@ -11,6 +11,7 @@ from benchmarks.studies import (
     engines,
     loss_networks,
     memory,
+    photographs,
     small_images,
     study,
 )
@@ -163,6 +164,16 @@ class TestBaselines:
         first, second = baselines.draw(records).axes[:2]
         assert len(first.containers) == 3
         assert second.yaxis_inverted()  # less is better
+
+
+class TestPhotographs:
+    def test_measures_and_prints_a_table(self, tmp_path, capsys):
+        path = tmp_path / "photographs.jsonl"
+        arguments = ["photographs", "--images", "8", "--side", "96", "--repeats", "1"]
+        assert main([*arguments, "--out", str(path)]) == 0
+
+        assert "| `defaults`" in capsys.readouterr().out
+        assert "8 images of 96 by 96 pixels" in photographs.block(tmp_path)
 
 
 class TestLossNetworks:
