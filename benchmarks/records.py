@@ -17,7 +17,7 @@ import joblib
 from filelock import FileLock
 
 RESULTS = Path("benchmarks/results")
-PACKAGES = ("skfp", "torch", "scikit-learn", "skorch", "numpy", "gymnasium")
+PACKAGES = ("torch", "scikit-learn", "skorch", "numpy", "gymnasium")
 
 
 def write_atomically(path: str | os.PathLike, write: Callable[[str], object]) -> Path:
@@ -120,6 +120,8 @@ def describe_machine() -> dict:
     """Describe what a number depends on: processor, accelerator, versions. Names no host."""
     import torch
 
+    import skfp
+
     return {
         "cpu": _cpu_model(),
         "cores": joblib.cpu_count(),
@@ -127,6 +129,7 @@ def describe_machine() -> dict:
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "system": platform.system(),
         "python": platform.python_version(),
+        "skfp": skfp.__version__,  # not that of another installation
         **{name: _version(name) for name in PACKAGES},
     }
 

@@ -139,10 +139,10 @@ class TestBaselines:
             "row": row,
             "seed": seed,
             "settings": baselines.OWN._replace(budget=baselines.OWN.budget._asdict())._asdict(),
-            "machine": {"cores": 2, "cpu": "a processor"},
+            "machine": {"threads": 2, "cpu": "a processor"},
             "training": {"seconds": 60, "n_images": 9},
             "images_per_second": 100.0 if row == "frozen" else 1000.0,
-            "measured": {"100": probes},
+            "measured": {"100": probes, "6000": probes},
             **changes,
         }
 
@@ -156,9 +156,10 @@ class TestBaselines:
 
         lines = baselines.short_block(tmp_path).splitlines()
         cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines[:5]]
-        assert cells[0] == ["embedding", "CIFAR-10 ↑", "LunarLander, px ↓", "images/s"]
-        assert cells[2][1:] == ["0.850 ± 0.050", "25.60", "1,000"]
-        assert cells[4][1:] == ["0.450 ± 0.050", "-", "1,000"]
+        labels = "CIFAR-10 ↑, 100 / 6,000 labels"
+        assert cells[0] == ["embedding", labels, "LunarLander, px ↓", "images/s"]
+        assert cells[2][1:] == ["0.850 / 0.850", "25.60", "1,000"]
+        assert cells[4][1:] == ["0.450 / 0.450", "-", "1,000"]
         assert "LunarLander" in baselines.block(tmp_path)
 
         first, second = baselines.draw(records).axes[:2]
