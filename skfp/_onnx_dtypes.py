@@ -86,8 +86,6 @@ def quantise(model: Any, images: Iterable[np.ndarray]) -> Any:
             per_channel=True,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
-            # Weights of 7 bits: with 8, sums overflow on processors without VNNI instructions.
-            reduce_range=True,
             # Of the embedding too, which 256 values for all its numbers would blur.
             extra_options={"OpTypesToExcludeOutputQuantization": ["Gemm", "MatMul"]},
         )

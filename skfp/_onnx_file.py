@@ -138,6 +138,8 @@ def _start(content: bytes, path: Any, n_jobs: int | None) -> Any:
         else joblib.effective_n_jobs(n_jobs)
     )
     options.log_severity_level = 3  # errors
+    # Else sums of products in int8 overflow on processors without VNNI instructions.
+    options.add_session_config_entry("session.x64quantprecision", "1")
     try:
         return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # classes of ONNX Runtime's own, without a common one

@@ -38,7 +38,8 @@ def test_float16_gives_nearly_the_same(files, frames):
     embedding = OnnxEncoder(paths["float16"]).transform(frames)
 
     assert not np.array_equal(embedding, OnnxEncoder(paths["float32"]).transform(frames))
-    np.testing.assert_allclose(embedding, expected, rtol=0, atol=1e-2 * expected.std())
+    error = np.sqrt(np.mean((embedding - expected) ** 2))
+    assert error < 1e-2 * expected.std()
 
 
 def test_int8_keeps_most_neighbours(files, frames):
@@ -83,6 +84,7 @@ def test_onnx_encoder_reads_what_transform_takes(files, frames, dtype):
     assert json.loads(entry.value)["dtype"] == dtype
 
 
+@pytest.mark.parametrize("files", ["image"], indirect=True)
 @pytest.mark.parametrize("dtype", ["float16", "int8"])
 def test_with_a_head(files, frames, tmp_path, dtype):
     encoder, paths = files
@@ -96,6 +98,7 @@ def test_with_a_head(files, frames, tmp_path, dtype):
     np.testing.assert_allclose(probabilities, head.predict_proba(embedding), atol=1e-3)
 
 
+@pytest.mark.parametrize("files", ["image"], indirect=True)
 def test_int8_calibrates_on_images_in_any_form(files, frames, tmp_path):
     encoder, paths = files
     encoder.to_onnx(tmp_path / "again.onnx", dtype="int8", X=frames.transpose(0, 3, 1, 2) / 255)
@@ -104,6 +107,7 @@ def test_int8_calibrates_on_images_in_any_form(files, frames, tmp_path):
     np.testing.assert_allclose(embedding, expected, rtol=0, atol=1e-2 * expected.std())
 
 
+@pytest.mark.parametrize("files", ["image"], indirect=True)
 class TestMistakes:
     @pytest.mark.parametrize(
         ("options", "message"),
