@@ -36,6 +36,7 @@ COMMANDS = {
         "fit and transform of images of 224 pixels (10 minutes)",
     ),
     "encoders": ("benchmarks.studies.encoders", "arithmetic and speed of encoders (seconds)"),
+    "serving": ("benchmarks.studies.serving", "ONNX files of each type against torch (15 minutes)"),
     "memory": ("benchmarks.studies.memory", "peak memory of many images (1 hour)"),
     "engines": ("benchmarks.studies.engines", "what a second process brings (10 minutes)"),
     "report": ("benchmarks.report", "tables and figures of comparison and convergence (seconds)"),

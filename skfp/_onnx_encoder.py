@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Iterator
 from numbers import Integral
 from typing import Any, ClassVar, Self
 
@@ -135,14 +136,8 @@ class OnnxEncoder(TransformerMixin, BaseEstimator):
         array, found = read_like(X, fitted, self)
         shape = (len(array), len(file.notes.feature_names_out))
         rows = np.empty(shape, np.float32) if out is None else check_out(out, shape)
-        for batch in gen_batches(len(array), _BATCH_SIZE):
-            items = array[batch]
-            if isinstance(items, list):  # images of mixed sizes
-                images = [_convert(item[None], found, fitted, file.takes_uint8) for item in items]
-                rows[batch] = np.concatenate([file.run(image) for image in images])
-            else:
-                items = to_numpy(items)
-                rows[batch] = file.run(_convert(items, found, fitted, file.takes_uint8))
+        for batch, parts in read_batches(array, found, fitted, file.takes_uint8):
+            rows[batch] = np.concatenate([file.run(part) for part in parts])
         return rows
 
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
@@ -193,6 +188,16 @@ class OnnxEncoder(TransformerMixin, BaseEstimator):
         tags.input_tags.three_d_array = True
         tags.transformer_tags.preserves_dtype = []
         return tags
+
+
+def read_batches(
+    array: Any, found: ImageFormat, fitted: ImageFormat, takes_uint8: bool
+) -> Iterator[tuple[slice, list[np.ndarray]]]:
+    """Read images as a graph takes them: a batch is one array, or one for each of mixed sizes."""
+    for batch in gen_batches(len(array), _BATCH_SIZE):
+        items = array[batch]
+        parts = [item[None] for item in items] if isinstance(items, list) else [to_numpy(items)]
+        yield batch, [_convert(part, found, fitted, takes_uint8) for part in parts]
 
 
 def _convert(

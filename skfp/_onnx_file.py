@@ -37,6 +37,8 @@ class Notes:
         Column names of flattened images.
     feature_names_out : list of str
         Names of the numbers of an embedding.
+    dtype : str, default="float32"
+        Type of the weights in the file.
     """
 
     version: str
@@ -44,6 +46,7 @@ class Notes:
     format: ImageFormat
     feature_names_in: list[str] | None
     feature_names_out: list[str]
+    dtype: str = "float32"
 
     def to_metadata(self) -> dict[str, str]:
         """Return the notes as metadata of an ONNX model."""
@@ -69,7 +72,8 @@ class Notes:
                 key: tuple(value) if isinstance(value, list) else value
                 for key, value in notes["format"].items()
             }
-            fields = {field.name: notes[field.name] for field in dataclasses.fields(cls)}
+            names = {field.name for field in dataclasses.fields(cls)}
+            fields = {name: value for name, value in notes.items() if name in names}
             return cls(**{**fields, "format": ImageFormat(**format)})
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{str(path)!r} cannot be used: {error}.") from error
@@ -134,6 +138,8 @@ def _start(content: bytes, path: Any, n_jobs: int | None) -> Any:
         else joblib.effective_n_jobs(n_jobs)
     )
     options.log_severity_level = 3  # errors
+    # Else sums of products in int8 overflow on processors without VNNI instructions.
+    options.add_session_config_entry("session.x64quantprecision", "1")
     try:
         return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # classes of ONNX Runtime's own, without a common one

@@ -12,6 +12,7 @@ from benchmarks.studies import (
     loss_networks,
     memory,
     photographs,
+    serving,
     small_images,
     study,
 )
@@ -175,6 +176,19 @@ class TestPhotographs:
 
         assert "| `defaults`" in capsys.readouterr().out
         assert "8 images of 96 by 96 pixels" in photographs.block(tmp_path)
+
+
+@pytest.mark.slow
+def test_serving_compares_each_form_with_torch(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(serving, "ENCODERS", ("image",))
+    sizes = ["--fit-images", "32", "--images", "32", "--z", "4", "--max-epochs", "1"]
+    main(["serving", *sizes, "--repeats", "1", "--out", str(tmp_path / "serving.jsonl")])
+
+    rows = {record["form"]: record for record in read_records(tmp_path / "serving.jsonl")}
+    assert rows["torch"]["neighbours_kept"] > 0.99
+    assert rows["int8"]["bytes"] < 0.6 * rows["float16"]["bytes"] < 0.4 * rows["float32"]["bytes"]
+    assert all(record["seconds_to_start"][0] > 0 for record in rows.values())
+    assert capsys.readouterr().out.strip() in serving.block(tmp_path)
 
 
 class TestLossNetworks:
