@@ -76,7 +76,7 @@ def test_time_limit_ends_the_check_that_runs_and_keeps_the_others(written):
 
     start = time.perf_counter()
     checks = {"first": lambda bench: {}, "long": patient, "last": lambda bench: {}}
-    outcomes = run(checks, written, seconds=0.5)
+    outcomes = run(checks, written, seconds=1)
     assert time.perf_counter() - start < 30
     assert list(outcomes) == list(written[-1]) == ["first"]
 
