@@ -39,6 +39,7 @@ COMMANDS = {
     "serving": ("benchmarks.studies.serving", "ONNX files of each type against torch (15 minutes)"),
     "memory": ("benchmarks.studies.memory", "peak memory of many images (1 hour)"),
     "engines": ("benchmarks.studies.engines", "what a second process brings (10 minutes)"),
+    "gpu": ("benchmarks.studies.gpu", "precision, speed, memory and faults on a GPU (8 minutes)"),
     "report": ("benchmarks.report", "tables and figures of comparison and convergence (seconds)"),
     "docs": ("benchmarks.docs", "fill README and user guide from the result files (seconds)"),
 }

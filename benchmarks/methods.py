@@ -185,7 +185,7 @@ def train(transformer, images, targets=None, *, X_val=None) -> dict:
     gradient descent has no more than these two.
     """
     validation = {} if X_val is None else {"X_val": X_val}
-    n_earlier = _checkpointed_epochs(getattr(transformer, "checkpoint_dir", None))
+    n_earlier = checkpointed_epochs(getattr(transformer, "checkpoint_dir", None))
     start = time.perf_counter()
     transformer.fit(images, targets, **validation)
     seconds = time.perf_counter() - start
@@ -195,7 +195,7 @@ def train(transformer, images, targets=None, *, X_val=None) -> dict:
     return training | _describe_training(transformer, training)
 
 
-def _checkpointed_epochs(folder) -> int:
+def checkpointed_epochs(folder) -> int:
     """Count the epochs of the one fit that has checkpoints in a folder."""
     n_epochs = 0
     for file in Path(folder).glob("*/checkpoint.safetensors") if folder else ():
