@@ -414,7 +414,6 @@ MARKERS = {
     "frozen": ("o", "#0072B2"),
     "frozen-alexnet": ("s", "#0072B2"),
     "k-means": ("v", "0.4"),
-    "pca": ("x", "0.4"),
     **dict(zip(OBJECTIVES, (("^", "#009E73"), ("D", "#009E73"), ("P", "#009E73")), strict=True)),
     "labels-pretrained": ("<", "#CC79A7"),
     "labels": (">", "#CC79A7"),
@@ -422,7 +421,7 @@ MARKERS = {
 
 
 def draw(records: Sequence[Mapping]) -> Any:
-    """Draw quality against embedding time: frozen networks hollow, encoders filled."""
+    """Draw quality with all labels against embedding time: frozen networks hollow."""
     from matplotlib.figure import Figure
 
     datasets = _by_dataset(records)
@@ -434,7 +433,7 @@ def draw(records: Sequence[Mapping]) -> Any:
     for panel, (name, of) in zip(panels, datasets.items(), strict=False):
         for row, tests in summary(of).items():
             speed = _speed(of, row)
-            if speed is None:
+            if speed is None or row == "pca":  # far away from all others
                 continue
             values = tests[max(tests, key=int)]
             marker, color = MARKERS[row]
@@ -444,6 +443,9 @@ def draw(records: Sequence[Mapping]) -> Any:
                 markerfacecolor="none" if row.startswith("frozen") else color,
             )  # fmt: skip
         panel.set(xscale="log", xlabel="embedding time (ms per image)", title=name)
+        panel.xaxis.set_major_formatter("{x:g}")
+        panel.xaxis.set_minor_formatter("{x:g}")
+        panel.tick_params(which="minor", labelsize=7)
         panel.set_ylabel("test distance (px)" if _is_position(of) else "test accuracy")
         panel.grid(alpha=0.3)
         if _is_position(of):
