@@ -247,8 +247,10 @@ def _train_on_labels(run: Mapping, splits: Any) -> dict:
 
     def fit(n: int, lr: float) -> tuple[Any, float]:
         rows: Any = slice(None) if n == len(target) else draw_labelled(target, n, seed)
+        # Few images need more epochs for as many steps.
+        max_epochs = settings["label_epochs"] * max(1, len(target) // n)
         network = LabelledEncoder(
-            encoder, settings["z"], lr=lr, max_epochs=settings["label_epochs"], random_state=seed
+            encoder, settings["z"], lr=lr, max_epochs=max_epochs, random_state=seed
         )
         return network, train(network, images[rows], target[rows])["seconds"]
 
