@@ -95,6 +95,7 @@ ROWS = {
 }
 ON_LABELS = {"fine-tuned": None, "labels-pretrained": "pretrained", "labels": "residual"}
 OWN_PREDICTIONS = "predictions"  # of networks trained on labels
+LABELLED_BATCH, LEAST_STEPS = 64, 600  # of training on labels
 UNLIMITED = 10_000  # epochs, where seconds end training
 TUNING = 0.125  # of the seconds, for each learning rate
 N_TIMED, REPEATS = 4096, 3  # images, and passes over them
@@ -247,10 +248,17 @@ def _train_on_labels(run: Mapping, splits: Any) -> dict:
 
     def fit(n: int, lr: float) -> tuple[Any, float]:
         rows: Any = slice(None) if n == len(target) else draw_labelled(target, n, seed)
-        # Few images need more epochs for as many steps.
-        max_epochs = settings["label_epochs"] * max(1, len(target) // n)
+        # Of few images, an epoch has few steps: four of a hundred.
+        n_steps = max(4, n // LABELLED_BATCH)
+        max_epochs = max(settings["label_epochs"], LEAST_STEPS // n_steps)
         network = LabelledEncoder(
-            encoder, settings["z"], lr=lr, max_epochs=max_epochs, random_state=seed
+            encoder,
+            settings["z"],
+            lr=lr,
+            max_epochs=max_epochs,
+            patience=max_epochs,
+            batch_size=LABELLED_BATCH,
+            random_state=seed,
         )
         return network, train(network, images[rows], target[rows])["seconds"]
 
