@@ -412,38 +412,6 @@ def block(results: Path) -> str:
     return "\n\n".join([*tables, text, f"![{alt}](loss_networks.png)"])
 
 
-def short_block(results: Path) -> str:
-    """Write the block of the README: frozen features beside the encoder, a row per network."""
-    records = read_records(results / "loss_networks.jsonl")
-    settings, machine = common_settings(records), records[0]["machine"]
-    positions, classes = (
-        {row["name"]: row for row in summary(records, dataset)} for dataset in QUALITY
-    )
-
-    def both(row: Mapping, digits: int) -> str:
-        return " → ".join(spread(row[way], digits) for way in ("frozen", "encoder"))
-
-    rows = sorted(positions.values(), key=lambda row: (" and " in row["title"], row["title"]))
-    table = markdown_table(
-        {
-            "loss network": row["title"],
-            "distance, px ↓": both(row, 2),
-            "accuracy ↑": both(classes[row["name"]], 3),
-            "images/s": f"{row['frozen_speed']:,.0f} → {row['encoder_speed']:,.0f}",
-            "faster by": f"{row['ratio']:.1f}",
-        }
-        for row in rows
-    )
-    times = [row["training_seconds"] for of in (positions, classes) for row in of.values()]
-    return (
-        f"{table}\n\nFrozen features (whitened PCA) → encoder, both {settings['z']} numbers per "
-        f"image of {SIDE} by {SIDE} pixels. Distance: between the lander in LunarLander frames and "
-        f"where a probe finds it; accuracy: Fashion-MNIST. {settings['unlabelled']:,} unlabelled "
-        f"images, {min(times):.0f} to {max(times):.0f} s of training, {THREADS} thread on "
-        f"{machine['cpu']}; images/s of LunarLander frames. ± over three seeds, elsewhere one seed."
-    )
-
-
 def draw(records: Sequence[Mapping]) -> Any:
     """Draw quality against embedding time: a line from each network to its encoder."""
     from matplotlib.figure import Figure
