@@ -1,5 +1,6 @@
 """The private names of skfp that benchmarks use; nothing else in this package imports any."""
 
+from skfp._base import SMALL_BATCH
 from skfp._data import ImageSet, InputDecoder, Preprocess, Reading, check_images
 from skfp._features import FeatureExtractor, FeatureStore, PCAProjection
 from skfp._features.extractor import PROJECTION_SAMPLE
@@ -23,6 +24,7 @@ from skfp._utils.malloc import keep_freed_memory
 __all__ = [
     "IMAGE_ENCODERS",
     "PROJECTION_SAMPLE",
+    "SMALL_BATCH",
     "TRUNKS",
     "FeatureExtractor",
     "FeatureStore",

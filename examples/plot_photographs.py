@@ -1,7 +1,7 @@
 """
-=======================================
+=====================================
 Few labels in a folder of photographs
-=======================================
+=====================================
 
 A folder of photographs, a large network to learn from, a small encoder, a classifier. Pass a folder
 with a subfolder for each class to use photographs of your own::
