@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin, _fit_context
-from sklearn.utils import gen_batches
+from sklearn.utils import gen_batches, metadata_routing
 
 from ._images.formats import ImageFormat
 from ._images.matching import read_like
@@ -70,6 +70,8 @@ class OnnxEncoder(TransformerMixin, BaseEstimator):
     True
     """
 
+    # `transform` takes `out` in the call; meta-estimators never route it.
+    __metadata_request__transform: ClassVar[dict[str, str]] = {"out": metadata_routing.UNUSED}
     _parameter_constraints: ClassVar[dict[str, list]] = {
         "path": [str, os.PathLike],
         "n_jobs": [Integral, None],
