@@ -13,7 +13,8 @@ z : int, default=128
 """,
     "encoder": """
 encoder : str or callable, default="auto"
-    The network to train. "auto" is {auto_encoder}.
+    The network to train. "auto" is
+    {auto_encoder}.
     Other names, with the cost of an image of 64 by 64 pixels, which grows with the number of pixels
     unless said otherwise:
 

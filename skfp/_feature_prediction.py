@@ -19,7 +19,8 @@ from ._networks.encoders import takes_features
 
 @fill_docstring(
     image="I-F-FP",
-    auto_encoder=""""image" with the loss network "alexnet", and "pretrained" with others""",
+    auto_encoder='''"pretrained" where `loss_network` names another network than "alexnet", else
+    "image"''',
     features="F-F-FP",
     role="The network whose features are predicted.",
     batch_size="""64 with an encoder of images, which learns best in small steps, and 128 with
@@ -170,8 +171,8 @@ class FeaturePredictionEncoder(BaseImageEncoder):
             return self.encoder
         described: Any = describe(self.loss_network)
         networks = described if isinstance(described, list) else [described]
-        names = {getattr(network, "network", None) for network in networks}
-        return "pretrained" if any(isinstance(n, str) for n in names - {"alexnet"}) else "image"
+        names = [network.network for network in networks if isinstance(network.network, str)]
+        return "image" if all(name == "alexnet" for name in names) else "pretrained"
 
     def _lr(self) -> float:
         if self.lr == "auto":

@@ -1,5 +1,6 @@
 """Encoders by name: each fits, is saved, and costs what the documentation says."""
 
+import dataclasses
 import pickle
 import re
 
@@ -139,6 +140,32 @@ def test_pretrained_layers_are_trained(frames):
     before = pretrained_trunk()[0].state_dict()
     for name, weight in fitted.encoder_.trunk.state_dict().items():
         assert not torch.equal(weight, before[name]), name
+
+
+@dataclasses.dataclass
+class Average:
+    """A loss network of a user's, which has no hash."""
+
+    side: int
+
+    def __call__(self, images):
+        return nn.functional.avg_pool2d(images, self.side)
+
+
+@pytest.mark.parametrize(
+    ("loss_network", "name"),
+    [
+        ("alexnet", "image"),
+        (Average(32), "image"),
+        ("photo", "pretrained"),
+        (["alexnet", "photo"], "pretrained"),
+    ],
+)
+def test_auto_is_pretrained_beside_other_named_networks(frames, loss_network, name):
+    fitted = FeaturePredictionEncoder(z=2, loss_network=loss_network, max_epochs=1).fit(frames)
+
+    expected = make_encoder(name, 0, (64, 64), 2)
+    assert [*fitted.encoder_.state_dict()] == [*expected.state_dict()]
 
 
 @pytest.mark.parametrize(
