@@ -30,7 +30,7 @@ from benchmarks.internals import (
     make_encoder,
     read_images,
 )
-from benchmarks.methods import LossNetworkFeatures, Method, WhitenedPCA, pixels
+from benchmarks.methods import METHODS, LossNetworkFeatures, Method, WhitenedPCA
 from benchmarks.probes import VALIDATION_FRACTION
 from benchmarks.self_supervised import OBJECTIVES, SelfSupervisedEncoder
 
@@ -262,26 +262,13 @@ def frozen(loss_network: Any, z: int, random_state: int = 0) -> WhitenedPCA:
     return WhitenedPCA(LossNetworkFeatures(loss_network), z, random_state=random_state)
 
 
-# Self-supervised rows and the encoder trained on labels also take `encoder`, `lr` and others.
+# Self-supervised rows also take `encoder`, `lr` and others.
 BASELINES = {
-    "pca": Method("pixels, whitened PCA", partial(WhitenedPCA, pixels), trained=False),
+    "pca": METHODS["pca"],
     "k-means": Method("k-means patches, whitened PCA", k_means, trained=False),
-    "frozen-alexnet": Method(
-        "frozen AlexNet relu2, whitened PCA", partial(frozen, "alexnet"), trained=False
-    ),
-    "frozen-photo": Method(
-        "frozen EfficientNet-Lite0, whitened PCA", partial(frozen, "photo"), trained=False
-    ),
+    "frozen-alexnet": METHODS["frozen"],
     **{
         name: Method(objective.title, partial(SelfSupervisedEncoder, name))
         for name, objective in OBJECTIVES.items()
     },
-    "labels": Method(
-        "the encoder, trained on labels", partial(LabelledEncoder, "image"), supervised=True
-    ),
-    "labels-pretrained": Method(
-        "the encoder that begins with AlexNet, trained on labels",
-        partial(LabelledEncoder, "pretrained"),
-        supervised=True,
-    ),
 }

@@ -17,12 +17,14 @@ from skfp._networks import (
     make_encoder,
 )
 from skfp._networks.augmentation import flip_and_shift
+from skfp._report.numbers import N_NEIGHBOURS, neighbours, overlap
 from skfp._training import TrainingSet, completed_epochs, open_checkpoint
 from skfp._training.dataset import collate
 from skfp._utils.malloc import keep_freed_memory
 
 __all__ = [
     "IMAGE_ENCODERS",
+    "N_NEIGHBOURS",
     "PROJECTION_SAMPLE",
     "SMALL_BATCH",
     "TRUNKS",
@@ -43,7 +45,9 @@ __all__ = [
     "keep_freed_memory",
     "load_loss_network",
     "make_encoder",
+    "neighbours",
     "open_checkpoint",
+    "overlap",
     "read_images",
 ]
 

@@ -134,6 +134,15 @@ def describe_machine() -> dict:
     }
 
 
+def describe_threads(n: int) -> str:
+    """Say how many threads a number was measured with.
+
+    >>> describe_threads(1), describe_threads(2)
+    ('one thread', '2 threads')
+    """
+    return "one thread" if n == 1 else f"{n} threads"
+
+
 def _cpu_model() -> str:
     """Return the processor's own name; Python only knows it on some systems."""
     try:

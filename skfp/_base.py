@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABCMeta
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -201,19 +201,22 @@ class BaseImageEncoder(
         check_is_fitted(self)
         images, _ = self._check_images(X)
         device = choose_device(self.device)
-        preprocess, *layers = self._state.embedder(fold_batch_norm(self.encoder_))
-        network: Any = on_device(torch.nn.Sequential(*layers).eval(), device)
-        if device.type == "cpu":
-            network = Inference(network, batch_size=SMALL_BATCH)
-        embedder = lambda batch: network(preprocess(batch))  # noqa: E731
+        embed = self._embedder(device)
         if out is None and isinstance(images.array, torch.Tensor):
             with torch.no_grad():
                 batches = (images.read(rows) for rows in gen_batches(len(images), BATCH_SIZE))
-                return torch.cat([embedder(b.to(device)).to(images.array.device) for b in batches])
+                return torch.cat([embed(batch).to(images.array.device) for batch in batches])
         if out is None:
             out = np.empty((len(images), self._n_features_out), dtype=np.float32)
-        embed = lambda batch: embedder(batch.to(device, non_blocking=True))  # noqa: E731
         return compute_rows(images, embed, self._n_features_out, out=out)
+
+    def _embedder(self, device: torch.device) -> Callable[[torch.Tensor], torch.Tensor]:
+        """Make the function from stored batches to embeddings on a device, as fast as it goes."""
+        preprocess, *layers = self._state.embedder(fold_batch_norm(self.encoder_))
+        network: Any = on_device(torch.nn.Sequential(*layers), device)
+        if device.type == "cpu":
+            network = Inference(network, batch_size=SMALL_BATCH)
+        return lambda batch: network(preprocess(batch.to(device, non_blocking=True)))
 
     def score(self, X: Any, y: Any = None) -> float:
         """Negative loss on images, so that larger is better.
@@ -253,17 +256,15 @@ class BaseImageEncoder(
         """Yield batches of stored images, their features and the output of the decoder."""
         networks: list[Any] = [net and on_device(net, device) for net in self._state.networks]
         encoder, decoder, _, loss_network, _ = networks
-        preprocess, architecture = self._state.preprocess, self._state.architecture
-        shown = architecture.images_of_features(images, loss_network)
+        state = self._state
         for rows in gen_batches(len(images), BATCH_SIZE):
             batch = images.read(rows).to(device)
             with torch.inference_mode():
-                inputs = preprocess(batch)
+                inputs = state.preprocess(batch)
                 features = None
                 if loss_network is not None:
-                    own = inputs if shown is images else preprocess(shown.read(rows).to(device))
-                    features = loss_network(own)
-                inputs = features if architecture.takes_features else inputs
+                    features = loss_network(state.inputs_of_features(images, rows, inputs))
+                inputs = features if state.architecture.takes_features else inputs
                 yield batch, features, decoder(encoder(inputs))
 
     def _feature_error_maps(self, X: Any) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -97,15 +98,11 @@ def fit_networks(
         else:
             train = setup.training_set()
             valid = setup.validation_set(valid_images)
+        make_state = partial(setup.state, estimator, feature_names, start)
         callbacks = [*(estimator.callbacks or ())]
         if tasks is not None:
-            tasks.make_state = lambda net: setup.state(
-                estimator,
-                feature_names,
-                start,
-                networks=copy.deepcopy(setup.networks),
-                history=completed_epochs(net),
-                seed=seed,
+            tasks.make_state = lambda net: make_state(
+                networks=copy.deepcopy(setup.networks), history=completed_epochs(net), seed=seed
             )
             callbacks.append(tasks)
         net = train_networks(
@@ -124,10 +121,7 @@ def fit_networks(
             keep_start=start is not None,
         )
     history, best = select_best_epoch(net, estimator.max_epochs, start)
-    return setup.state(
-        estimator,
-        feature_names,
-        start,
+    return make_state(
         history=history,
         seed=seed,
         best_epoch=best["epoch"],

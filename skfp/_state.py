@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ._data import ImageFormat, Preprocess
+from ._data import ImageFormat, ImageSet, Preprocess
 from ._features import PCAProjection
 from ._loss_network import FrozenNetwork, LossNetwork, empty_loss_network, select_channels
 from ._networks import (
@@ -110,6 +110,13 @@ class FittedState:
         """Put before an encoder what makes its input from stored images."""
         features = [self.networks.loss_network] if self.architecture.takes_features else []
         return nn.Sequential(self.preprocess, *filter(None, features), encoder)
+
+    def inputs_of_features(self, images: ImageSet, rows: Any, inputs: torch.Tensor) -> torch.Tensor:
+        """Return what the loss network gets of some images, whose `inputs` other networks get."""
+        own = self.architecture.images_of_features(images, self.networks.loss_network)
+        if own is images:
+            return inputs
+        return self.preprocess(own.read(rows).to(inputs.device))
 
     @property
     def n_parameters(self) -> int:

@@ -34,6 +34,7 @@ from benchmarks.records import (
     RESULTS,
     common_settings,
     describe_machine,
+    describe_threads,
     markdown_table,
     read_records,
     save_figure,
@@ -359,19 +360,13 @@ def _describe(records: Sequence[Mapping]) -> str:
     )
 
 
-def _threads(machine: Mapping) -> str:
-    return "one thread" if machine["threads"] == 1 else f"{machine['threads']} threads"
-
-
 def block(results: Path) -> str:
     """Write the block of the user guide."""
     records = read_records(results / "baselines.jsonl")
     tables = [f"{_describe(of)}\n\n{table(of)}" for of in _by_dataset(records).values()]
     machine = records[0]["machine"]
-    text = (
-        f"± is the standard deviation over seeds. {_threads(machine).capitalize()} of "
-        f"{machine['cpu']}."
-    )
+    threads = describe_threads(machine["threads"])
+    text = f"± is the standard deviation over seeds. {threads.capitalize()} of {machine['cpu']}."
     return "\n\n".join([*tables, text])
 
 
@@ -410,10 +405,11 @@ def short_block(results: Path) -> str:
     )
     seconds = [_seconds(of, "feature-prediction") for of in datasets.values()]
     machine = records[0]["machine"]
+    threads = describe_threads(machine["threads"])
     return (
         f"{lines}\n\nTest accuracy of a linear probe, 64 or 128 numbers per image; LunarLander: "
         "distance between the lander and where an MLP finds it. An encoder trained for "
-        f"{min(seconds) / 60:.0f} to {max(seconds) / 60:.0f} minutes on {_threads(machine)} of "
+        f"{min(seconds) / 60:.0f} to {max(seconds) / 60:.0f} minutes on {threads} of "
         f"{machine['cpu']}, self-supervised methods as long; images/s of CIFAR-10."
     )
 

@@ -28,6 +28,7 @@ from benchmarks.records import (
     RESULTS,
     common_settings,
     describe_machine,
+    describe_threads,
     markdown_table,
     read_records,
     write_records,
@@ -98,7 +99,7 @@ def block(results: Path) -> str:
     """Write the block of the user guide."""
     records = read_records(results / "encoders.jsonl")
     settings = common_settings(records)
-    threads = "one thread" if settings["threads"] == 1 else f"{settings['threads']} threads"
+    threads = describe_threads(settings["threads"])
     return (
         f"{table(records)}\n\nImages of {SIDE} by {SIDE} pixels, z = {settings['z']}, BatchNorm "
         f"folded, batches as in `transform`, the best of {REPEATS} rounds; {threads} on "

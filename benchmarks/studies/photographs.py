@@ -23,6 +23,7 @@ from benchmarks.records import (
     RESULTS,
     common_settings,
     describe_machine,
+    describe_threads,
     markdown_table,
     read_records,
     write_records,
@@ -115,5 +116,5 @@ def block(results: Path) -> str:
     return (
         f"{table(records)}\n\n{settings['images']:,} images of {settings['side']} by "
         f"{settings['side']} pixels; medians of {len(records[0]['fit_seconds'])} runs in turns, "
-        f"{settings['threads']} threads on {machine['cpu']}."
+        f"{describe_threads(settings['threads'])} on {machine['cpu']}."
     )

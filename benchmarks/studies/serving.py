@@ -23,12 +23,13 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import torch
-from sklearn.neighbors import NearestNeighbors
 
+from benchmarks.internals import N_NEIGHBOURS, neighbours, overlap
 from benchmarks.records import (
     RESULTS,
     common_settings,
     describe_machine,
+    describe_threads,
     markdown_table,
     read_records,
     write_records,
@@ -40,7 +41,7 @@ ENCODERS = ("image", "pretrained")
 DTYPES = ("float32", "float16", "int8")
 # What makes the encoder of each form from its file, in a new process.
 FORMS = {"torch": "FeaturePredictionEncoder.load", **dict.fromkeys(DTYPES, "OnnxEncoder")}
-SIDE, NEIGHBOURS, CALIBRATION = 64, 10, 256
+SIDE, CALIBRATION = 64, 256
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -129,13 +130,7 @@ def neighbours_kept(embedding: np.ndarray, reference: np.ndarray) -> float:
     >>> neighbours_kept(2 * points, points)
     1.0
     """
-
-    def neighbours(points: np.ndarray) -> np.ndarray:
-        # Of each point, without itself.
-        return NearestNeighbors(n_neighbors=NEIGHBOURS).fit(points).kneighbors()[1]
-
-    pairs = zip(neighbours(embedding), neighbours(reference), strict=True)
-    return statistics.mean(len(np.intersect1d(one, other)) / NEIGHBOURS for one, other in pairs)
+    return overlap(neighbours(embedding), neighbours(reference))
 
 
 def table(records: Sequence[Mapping]) -> str:
@@ -150,7 +145,7 @@ def table(records: Sequence[Mapping]) -> str:
             "form": form if form == "torch" else f"ONNX, {form}",
             "images/s": f"{statistics.median(speeds):,.0f}",
             "of torch": f"{statistics.median(one / torch for one, torch in pairs):.2f}",
-            f"neighbours@{NEIGHBOURS} kept": f"{record['neighbours_kept']:.3f}",
+            f"neighbours@{N_NEIGHBOURS} kept": f"{record['neighbours_kept']:.3f}",
             "file, MB": f"{record['bytes'] / 1e6:.1f}",
             "first embedding, s": f"{statistics.median(record['seconds_to_start']):.1f}",
         }
@@ -162,7 +157,7 @@ def block(results: Path) -> str:
     """Write the block of the user guide."""
     records = read_records(results / "serving.jsonl")
     settings, machine = common_settings(records), records[0]["machine"]
-    threads = "one thread" if settings["threads"] == 1 else f"{settings['threads']} threads"
+    threads = describe_threads(settings["threads"])
     return (
         f"{table(records)}\n\n{settings['images']:,} crops of photographs, {SIDE} by {SIDE} "
         f"pixels; z = {settings['z']}; neighbours against those of ONNX, float32; the file of "

@@ -15,7 +15,6 @@ from torch import nn
 
 from .._features import BATCH_SIZE
 from .._loss_network import Inference
-from .._networks import fold_batch_norm
 from .._utils.devices import choose_device, on_device
 from .._utils.sampling import evenly_spaced
 from .verdict import Numbers
@@ -40,16 +39,16 @@ def measure(estimator: Any, images: Any) -> Numbers:
     else:
         mean, basis = projection.mean.numpy(), projection.basis[:z].numpy()
     components = (features - mean) @ basis.T
-    near = _neighbours(features)
-    overlap = lambda values: _overlap(near, _neighbours(values))  # noqa: E731
+    near = neighbours(features)
+    kept = lambda values: overlap(near, neighbours(values))  # noqa: E731
     return {
         "n_images": len(rows),
         "z": z,
         "target": "pixels" if is_pixels else "features",
         "explained_variance": _explained(features, decoded),
         "explained_variance_pca": _explained(features, components @ basis + mean),
-        "neighbours": overlap(embedding),
-        "neighbours_pca": overlap(components),
+        "neighbours": kept(embedding),
+        "neighbours_pca": kept(components),
         "kurtosis": None if is_pixels else _kurtosis(state.networks.loss_network),
         "effective_rank": _effective_rank(embedding),
         "speed": float(len(rows) / seconds[0]),
@@ -60,23 +59,22 @@ def measure(estimator: Any, images: Any) -> Numbers:
 def _compute(estimator: Any, images: Any, rows: np.ndarray, is_pixels: bool) -> tuple[Any, ...]:
     """Return embedding, features and decoded features, and the seconds of the first two."""
     state, device = estimator._state, choose_device(estimator.device)
-    encoder, decoder, _, loss_network, _ = state.networks
-    embedder = on_device(state.embedder(fold_batch_norm(encoder)), device)
-    decoder, extract = on_device(decoder, device), None
+    embed, decoder = estimator._embedder(device), on_device(state.networks.decoder, device)
+    extract: Any = None
     if not is_pixels:
-        network = on_device(loss_network, device)
+        network = on_device(state.networks.loss_network, device)
         extract = Inference(network, len(rows)) if device.type == "cpu" else network
-    shown = state.architecture.images_of_features(images, loss_network)
     parts: list[list[np.ndarray]] = [[], [], []]
     seconds = np.zeros(2)
     with torch.inference_mode():
         for batch_rows in gen_batches(len(rows), BATCH_SIZE):
             batch = images.read(rows[batch_rows]).to(device)
-            prepared = state.preprocess(shown.read(rows[batch_rows]).to(device))
+            inputs = state.preprocess(batch)
+            prepared = state.inputs_of_features(images, rows[batch_rows], inputs)
             if not parts[0]:  # what happens once is no part of the speed
-                embedder(batch), extract and extract(prepared)
+                embed(batch), extract and extract(prepared)
             start = time.perf_counter()
-            embedding = embedder(batch).cpu()
+            embedding = embed(batch).cpu()
             between = time.perf_counter()
             features = (prepared if extract is None else extract(prepared)).flatten(1).cpu()
             seconds += between - start, time.perf_counter() - between
@@ -106,11 +104,12 @@ def _explained(features: np.ndarray, predicted: np.ndarray) -> float:
     return 1 - float(np.square(features - predicted).sum(dtype=float) / max(variance, 1e-12))
 
 
-def _neighbours(values: np.ndarray) -> np.ndarray:
+def neighbours(values: np.ndarray) -> np.ndarray:
+    """Return the rows of the nearest neighbours of each row, without itself."""
     return NearestNeighbors(n_neighbors=N_NEIGHBOURS).fit(values).kneighbors(return_distance=False)
 
 
-def _overlap(one: np.ndarray, other: np.ndarray) -> float:
+def overlap(one: np.ndarray, other: np.ndarray) -> float:
     """Return the share of neighbours that two lists have in common."""
     return float((one[:, :, None] == other[:, None, :]).any(axis=2).mean())
 
